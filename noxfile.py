@@ -47,6 +47,11 @@ nox.options.error_on_external_run = True
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # a machine without 3.13 skips those sessions, under CI too
 
+# uv does not read pip's settings; whoever needs them needs them here too.
+UVS = {"PIP_CERT": "SSL_CERT_FILE", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS"}
+for told in UVS.keys() & os.environ.keys():
+    os.environ.setdefault(UVS[told], os.environ[told])
+
 
 def runs(version):
     """Whether this machine has that Python: on the PATH, or else in pyenv, whose shims may refuse to run."""
