@@ -1,0 +1,122 @@
+"""The folder of a run: its settings, its metrics, and a checkpoint to go on from after a kill.
+
+`config.json` holds the settings, `metrics.jsonl` one line per evaluation, `checkpoints/` the state at
+the latest checkpoint, which is written whole or not at all (by orbax).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
+
+
+class RunFolder:
+    """Writes and reads one run. Without a path every method does nothing."""
+
+    def __init__(self, path: str | Path | None, config: Any, params: Any, data: Sequence[Any]):
+        """
+        Args:
+            path: the folder, made when the run starts.
+            config, params, data: a frozen dataclass, a pytree of arrays, arrays or molecules; a run
+                goes on only with the same settings, shapes and data.
+        """
+        self.path = Path(path).expanduser().absolute() if path else None
+        self.identity = {
+            "config": dataclasses.asdict(config),
+            "parameters": [list(np.shape(leaf)) for leaf in jax.tree.leaves(params)],
+            "data": _digest(data) if path else "",
+            "featurizer_version": FEATURIZER_VERSION,
+        }
+
+    def restore(self, arrays: Any) -> tuple[Any, dict[str, Any], list[dict[str, float]]] | None:
+        """`(arrays, numbers, history)` as given to `save`, or None where there is no checkpoint.
+
+        Raises:
+            ValueError: the folder holds a run with other settings, other data or another model.
+        """
+        if self.path is None or not (self.path / "config.json").is_file():
+            return None
+        found = json.loads((self.path / "config.json").read_text())
+        for name in self.identity:
+            if found.get(name) != self.identity[name]:
+                raise ValueError(
+                    f"{self.path} holds a run with {name} {found.get(name)}, this one has "
+                    f"{self.identity[name]}; give another run_dir, or resume=False to replace it"
+                )
+        with self._manager() as manager:
+            step = manager.latest_step()
+            if step is None:
+                return None
+            import orbax.checkpoint as ocp
+
+            leaves, structure = jax.tree.flatten(arrays)
+            stored = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardRestore(leaves), numbers=ocp.args.JsonRestore()
+                ),
+            )
+        lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        history = [metrics for metrics in map(json.loads, lines) if metrics["step"] <= step]
+        return jax.tree.unflatten(structure, stored["arrays"]), stored["numbers"], history
+
+    def start(self, history: Sequence[dict[str, float]]) -> None:
+        """Make the folder hold this run and these metrics; what came after them is dropped."""
+        if self.path is None:
+            return
+        if not history and self.path.exists():
+            for name in ("config.json", "metrics.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.json").write_text(json.dumps(self.identity, indent=1) + "\n")
+        with (self.path / "metrics.jsonl").open("w") as file:
+            file.writelines(json.dumps(metrics) + "\n" for metrics in history)
+
+    def append(self, metrics: dict[str, float]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        if self.path is not None:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(metrics) + "\n")
+
+    def save(self, step: int, arrays: Any, numbers: dict[str, Any]) -> None:
+        """Replace the checkpoint."""
+        if self.path is None:
+            return
+        import orbax.checkpoint as ocp
+
+        with self._manager() as manager:
+            if manager.latest_step() != step:
+                manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        arrays=ocp.args.StandardSave(jax.tree.leaves(arrays)),
+                        numbers=ocp.args.JsonSave(numbers),
+                    ),
+                )
+
+    def _manager(self):
+        import orbax.checkpoint as ocp  # imported when a run is kept on disk, not before
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(self.path / "checkpoints", options=options)
+
+
+def _digest(data: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for item in data:
+        if isinstance(item, Molecules):
+            digest.update("\n".join(item.smiles).encode())
+        else:
+            digest.update(np.ascontiguousarray(item).tobytes())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,361 @@
+"""SMILES to graphs: the one place where text becomes arrays.
+
+One can
+- turn any column of SMILES into graphs, row by row, nothing lost (`featurize`),
+- ask of every row whether it became a graph, and if not why (`Molecules.valid`, `.reasons`),
+- pick rows (`Molecules.take`), and keep the result on disk (`featurize(..., cache=...)`),
+- compare with RDKit's own fingerprints (`morgan_fingerprints`).
+
+The features are those of the original neural fingerprints (Duvenaud, Maclaurin et al., NIPS 2015,
+section 5): 62 for an atom, 6 for a bond, hydrogens implicit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdFingerprintGenerator
+
+# Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
+FEATURIZER_VERSION = 1
+
+SYMBOLS = (
+    "C N O S F Si P Cl Br Mg Na Ca Fe As Al I B V K Tl Yb Sb Sn Ag Pd Co Se Ti Zn H Li Ge Cu Au Ni "
+    "Cd In Mn Zr Cr Pt Hg Pb"
+).split()
+MAX_DEGREE = 5  # Algorithm 2 has weights H^1 .. H^5; degree 0 (a lone atom) has its own
+DEGREES = MAX_DEGREE + 1
+_HYDROGENS = 5  # 0 .. 3, then "4 or more"
+_VALENCES = 6  # 0 .. 4, then "5 or more"
+ATOM_FEATURES = (
+    *(f"symbol={s}" for s in SYMBOLS),
+    "symbol=other",
+    *(f"degree={d}" for d in range(DEGREES)),
+    *(f"hydrogens={h}" for h in range(_HYDROGENS)),
+    *(f"implicit_valence={v}" for v in range(_VALENCES)),
+    "aromatic",
+)
+BOND_FEATURES = ("single", "double", "triple", "aromatic", "conjugated", "in_ring")
+
+
+@dataclass(frozen=True)
+class Molecules:
+    """A table of molecules as concatenated graphs; row i of the input is row i here, valid or not.
+
+    A row that could not be read has no atoms, `valid[i]` False and a reason. A row that was read but
+    deserves a remark (a salt, a lone atom, an unlisted element) is valid and has a reason too.
+    """
+
+    smiles: tuple[str, ...]  # rows, as given
+    valid: Bool[np.ndarray, " rows"]  # whether the row became a graph
+    reasons: tuple[str, ...]  # rows; '' where there is nothing to say
+    atom_offsets: Int[np.ndarray, " rows_plus_1"]  # atoms of row i: atom_offsets[i] to [i + 1]
+    bond_offsets: Int[np.ndarray, " rows_plus_1"]  # bonds of row i, likewise
+    atoms: UInt8[np.ndarray, "atoms atom_features"]  # multi-hot, in ATOM_FEATURES' order
+    bonds: UInt8[np.ndarray, "bonds bond_features"]  # multi-hot, in BOND_FEATURES' order
+    bond_ends: Int[np.ndarray, "bonds 2"]  # the two atoms of a bond, numbered within the whole table
+
+    def __len__(self) -> int:
+        return len(self.smiles)
+
+    @cached_property
+    def atoms_per_molecule(self) -> Int[np.ndarray, " rows"]:
+        return np.diff(self.atom_offsets)
+
+    @cached_property
+    def degrees(self) -> Int[np.ndarray, " atoms"]:
+        """Number of neighbours of every atom, hydrogens not counted."""
+        return np.bincount(self.bond_ends.ravel(), minlength=len(self.atoms))
+
+    @cached_property
+    def sizes(self) -> Int[np.ndarray, "rows degrees_plus_1"]:
+        """For every row: its atoms of degree 0, 1, .. and, last, its bonds."""
+        owner = np.repeat(np.arange(len(self)), self.atoms_per_molecule)
+        cells = np.bincount(owner * DEGREES + self.degrees, minlength=len(self) * DEGREES)
+        bonds = np.diff(self.bond_offsets)
+        return np.concatenate([cells.reshape(-1, DEGREES), bonds[:, None]], axis=1)
+
+    @cached_property
+    def adjacency(self) -> tuple[np.ndarray, np.ndarray]:
+        """`(neighbors, incident)`, both int[atoms, MAX_DEGREE]: in slot j the j-th neighbour of each
+        atom and the bond to it, -1 in the unused slots."""
+        ends = self.bond_ends
+        n_bonds = len(ends)
+        here = np.concatenate([ends[:, 0], ends[:, 1]])
+        there = np.concatenate([ends[:, 1], ends[:, 0]])
+        bond = np.tile(np.arange(n_bonds), 2)
+        order = np.argsort(here, kind="stable")
+        here, there, bond = here[order], there[order], bond[order]
+        first = np.concatenate([[0], np.cumsum(self.degrees)])[here]
+        slot = np.arange(2 * n_bonds) - first
+        neighbors = np.full((len(self.atoms), MAX_DEGREE), -1, np.int32)
+        incident = np.full((len(self.atoms), MAX_DEGREE), -1, np.int32)
+        neighbors[here, slot] = there
+        incident[here, slot] = bond
+        return neighbors, incident
+
+    def with_reasons(self, reasons: Sequence[str], valid: Bool[np.ndarray, " rows"]) -> Molecules:
+        """The same graphs with other verdicts: rows may become invalid, none becomes valid."""
+        return replace(self, reasons=tuple(reasons), valid=self.valid & valid)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Molecules:
+        """The table of these rows, in this order; a row may be taken more than once."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        atoms, atom_offsets = gather_ranges(self.atom_offsets, rows)
+        bonds, bond_offsets = gather_ranges(self.bond_offsets, rows)
+        shift = np.repeat(atom_offsets[:-1] - self.atom_offsets[rows], np.diff(bond_offsets))
+        return Molecules(
+            smiles=tuple(self.smiles[i] for i in rows),
+            valid=self.valid[rows],
+            reasons=tuple(self.reasons[i] for i in rows),
+            atom_offsets=atom_offsets,
+            bond_offsets=bond_offsets,
+            atoms=self.atoms[atoms],
+            bonds=self.bonds[bonds],
+            bond_ends=self.bond_ends[bonds] + shift[:, None].astype(np.int32),
+        )
+
+
+def featurize(smiles: Iterable[str | None], *, cache: str | Path | None = None) -> Molecules:
+    """Read SMILES into graphs, keeping every row.
+
+    Args:
+        smiles: one SMILES per row; surrounding blanks are ignored. `None`, NaN, an empty cell, text
+            that is no SMILES, a dummy atom `*` and an atom with more than 5 neighbours make a row
+            that is kept as invalid, with its reason.
+        cache: a folder. The result is stored there under a name made of the SMILES and of the
+            featuriser's version, and read back the next time.
+
+    Returns:
+        `Molecules` with as many rows as `smiles`.
+
+    Raises:
+        TypeError: `smiles` is one string; pass a list of them.
+
+    Example:
+        >>> table = featurize(["CCO", "not a molecule"])
+        >>> table.valid.tolist(), table.atoms_per_molecule.tolist()
+        ([True, False], [3, 0])
+
+    Source: Duvenaud, Maclaurin et al., NIPS 2015, section 5; talk, "Neural graph fingerprints" (g).
+    """
+    if isinstance(smiles, str):
+        raise TypeError(f"smiles is one string, {smiles!r}; pass a list of SMILES, [{smiles!r}]")
+    rows = tuple(s.strip() if isinstance(s, str) else "" for s in smiles)
+    if cache is None:
+        return _featurize(rows)
+    digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:24]
+    path = Path(cache).expanduser() / f"molecules-v{FEATURIZER_VERSION}-{digest}.npz"
+    stored = _load(path, rows)
+    if stored is None:
+        stored = _featurize(rows)
+        _save(path, stored)
+    return stored
+
+
+def gather_ranges(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of all items of `rows`, where row i owns offsets[i] .. offsets[i+1]; and new offsets."""
+    counts = offsets[rows + 1] - offsets[rows]
+    new = np.concatenate([[0], np.cumsum(counts)])
+    return np.repeat(offsets[rows] - new[:-1], counts) + np.arange(new[-1]), new
+
+
+def canonical_smiles(smiles: str) -> str:
+    """One name for one graph: RDKit's canonical SMILES without stereochemistry, which no feature here
+    sees, so that two spellings or mirror images of a molecule count as the same.
+
+    Raises:
+        ValueError: RDKit cannot read it.
+    """
+    mol = Chem.MolFromSmiles(smiles)
+    if mol is None:
+        raise ValueError(f"RDKit cannot read {smiles!r} as SMILES")
+    return Chem.MolToSmiles(mol, isomericSmiles=False)
+
+
+def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:
+    """SMILES and one property (as text, '' if absent) of every record of an SD file."""
+    smiles, values = [], []
+    for mol in Chem.SDMolSupplier(str(path)):
+        smiles.append("" if mol is None else Chem.MolToSmiles(mol))
+        values.append(mol.GetProp(property_name) if mol and mol.HasProp(property_name) else "")
+    return smiles, values
+
+
+def morgan_fingerprints(
+    molecules: Molecules, *, radius: int = 2, length: int = 2048, counts: bool = False
+) -> Float[np.ndarray, "rows length"]:
+    """RDKit's Morgan (ECFP-like) fingerprint of every row, in order; NaN where the row is invalid."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=length)
+    compute = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
+    values = np.full((len(molecules), length), np.nan, np.float32)
+    for row in np.flatnonzero(molecules.valid):
+        values[row] = compute(Chem.MolFromSmiles(molecules.smiles[row]))
+    return values
+
+
+class _Unreadable(ValueError):
+    """Why a row is no graph."""
+
+
+def _featurize(rows: tuple[str, ...]) -> Molecules:
+    atom_codes = _Codes(_atom_features)
+    bond_codes = _Codes(_bond_features)
+    ends: list[tuple[int, int]] = []
+    atom_counts, bond_counts, valid, reasons = [], [], [], []
+    base = 0
+    with rdBase.BlockLogs():  # RDKit's own messages; ours are in `reasons`
+        for text in rows:
+            try:
+                mol, keys, reason = _parse(text)
+            except _Unreadable as error:
+                atom_counts.append(0)
+                bond_counts.append(0)
+                valid.append(False)
+                reasons.append(str(error))
+                continue
+            atom_codes.add(keys)
+            bonds = mol.GetBonds()
+            bond_codes.add([(b.GetBondType(), b.GetIsConjugated(), b.IsInRing()) for b in bonds])
+            ends.extend([(base + b.GetBeginAtomIdx(), base + b.GetEndAtomIdx()) for b in bonds])
+            atom_counts.append(len(keys))
+            bond_counts.append(len(bonds))
+            valid.append(True)
+            reasons.append(reason)
+            base += len(keys)
+    return Molecules(
+        smiles=rows,
+        valid=np.array(valid, bool),
+        reasons=tuple(reasons),
+        atom_offsets=np.concatenate([[0], np.cumsum(atom_counts, dtype=np.int64)]),
+        bond_offsets=np.concatenate([[0], np.cumsum(bond_counts, dtype=np.int64)]),
+        atoms=atom_codes.table(len(ATOM_FEATURES)),
+        bonds=bond_codes.table(len(BOND_FEATURES)),
+        bond_ends=np.array(ends, np.int32).reshape(-1, 2),
+    )
+
+
+def _parse(text: str) -> tuple[Chem.Mol, list[_AtomKey], str]:
+    """The molecule, what is read of each atom, and a remark; or `_Unreadable`."""
+    if not text:
+        raise _Unreadable("empty cell")
+    mol = Chem.MolFromSmiles(text)
+    if mol is None:
+        raise _Unreadable(f"RDKit cannot read {text!r} as SMILES")
+    keys = [_atom_key(atom) for atom in mol.GetAtoms()]
+    if not keys:
+        raise _Unreadable(f"no atoms in {text!r}")
+    remarks = []
+    for key in set(keys):
+        number, degree, *_ = key
+        atom = f"atom {keys.index(key)} of {text!r}"
+        if number == 0:
+            raise _Unreadable(f"{atom} is a dummy (*), not an element")
+        if degree > MAX_DEGREE:
+            raise _Unreadable(f"{atom} has {degree} neighbours; the fingerprint has weights for {MAX_DEGREE}")
+        if number not in _SYMBOL_INDEX:
+            symbol = Chem.GetPeriodicTable().GetElementSymbol(number)
+            remarks.append(f"{symbol} is read as 'other element'")
+    if len(keys) == 1:
+        remarks.append("a single atom, no bonds")
+    elif "." in text and (pieces := len(Chem.GetMolFrags(mol))) > 1:
+        remarks.append(f"{pieces} disconnected pieces (a salt or mixture), summed")
+    return mol, keys, "; ".join(sorted(set(remarks)))
+
+
+_SYMBOL_INDEX = {Chem.GetPeriodicTable().GetAtomicNumber(s): i for i, s in enumerate(SYMBOLS)}
+_IMPLICIT = Chem.ValenceType.IMPLICIT
+
+
+_AtomKey = tuple[int, int, int, int, bool]
+
+
+def _atom_key(atom: Chem.Atom) -> _AtomKey:
+    return (
+        atom.GetAtomicNum(),
+        atom.GetDegree(),
+        atom.GetTotalNumHs(),
+        atom.GetValence(_IMPLICIT),
+        atom.GetIsAromatic(),
+    )
+
+
+def _atom_features(key: _AtomKey) -> np.ndarray:
+    number, degree, hydrogens, valence, aromatic = key
+    row = np.zeros(len(ATOM_FEATURES), np.uint8)
+    start = 0
+    for index, size in (
+        (_SYMBOL_INDEX.get(number, len(SYMBOLS)), len(SYMBOLS) + 1),
+        (degree, DEGREES),
+        (min(hydrogens, _HYDROGENS - 1), _HYDROGENS),
+        (min(valence, _VALENCES - 1), _VALENCES),
+    ):
+        row[start + index] = 1
+        start += size
+    row[start] = aromatic
+    return row
+
+
+_BOND_INDEX = {
+    Chem.BondType.SINGLE: 0,
+    Chem.BondType.DOUBLE: 1,
+    Chem.BondType.TRIPLE: 2,
+    Chem.BondType.AROMATIC: 3,
+}
+
+
+def _bond_features(key: tuple[Chem.BondType, bool, bool]) -> np.ndarray:
+    kind, conjugated, in_ring = key
+    row = np.zeros(len(BOND_FEATURES), np.uint8)
+    if kind in _BOND_INDEX:  # a dative or zero-order bond has no kind of its own here
+        row[_BOND_INDEX[kind]] = 1
+    row[4:] = conjugated, in_ring
+    return row
+
+
+class _Codes:
+    """Few distinct atoms make up all molecules: features are computed once for each distinct one."""
+
+    def __init__(self, features):
+        self.features = features
+        self.index: dict = {}
+        self.codes: list[int] = []
+
+    def add(self, keys: list) -> None:
+        index = self.index
+        self.codes.extend([index.setdefault(key, len(index)) for key in keys])
+
+    def table(self, width: int) -> np.ndarray:
+        if not self.index:
+            return np.zeros((0, width), np.uint8)
+        return np.stack([self.features(key) for key in self.index])[np.array(self.codes)]
+
+
+def _save(path: Path, molecules: Molecules) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {k: v for k, v in vars(molecules).items() if isinstance(v, np.ndarray)}
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, reasons=np.array(molecules.reasons, np.str_), **arrays)
+    os.replace(part, path)  # whole or absent, also when two processes write at once
+
+
+def _load(path: Path, rows: tuple[str, ...]) -> Molecules | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile):  # absent, or cut off: made anew
+        return None
+    reasons = tuple(str(r) for r in arrays.pop("reasons"))
+    return Molecules(smiles=rows, reasons=reasons, **arrays)

@@ -1,0 +1,221 @@
+"""Neural graph fingerprints: Algorithm 2 of the talk, as pure functions and as flax modules.
+
+One can
+- compute fingerprints from plain arrays (`neural_fingerprint` with `Weights`),
+- use a fingerprint as a layer in one's own network (`NeuralFingerprint`, a flax nnx module),
+- start from random weights (`init_weights`).
+
+Two variants, chosen by name:
+
+`"talk"`, the pseudo-code: one degree-specific weight for an atom and its neighbours together, and one
+write per layer,
+
+    v_a = r_a + sum_i r_i ;   r_a <- relu([v_a, sum_i b_i] H_L^N + h_L) ;   f += softmax(r_a W_L + w_L)
+
+`"original"`, what the authors' code computes: a weight S_L of its own for the atom itself, and the
+atom features are written too, before the first layer (L = 0), so R + 1 writes,
+
+    r_a <- relu(r_a S_L + [sum_i r_i, sum_i b_i] H_L^N + h_L)
+
+where N is the number of neighbours, i runs over them and b_i are the bonds' features. The biases h and
+w and the bond features come from the code in both. The original also normalised by the statistics of
+the batch, at test time too, so a molecule's prediction depended on its company. Here nothing does.
+
+Source: talk, "Neural graph fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015, Algorithm 2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Key
+
+from chainrule.fingerprints.batches import (
+    MoleculeBatch,
+    incident_sum,
+    molecule_sum,
+    neighbor_sum,
+)
+from chainrule.fingerprints.molecules import ATOM_FEATURES, BOND_FEATURES, DEGREES
+
+Variant = Literal["talk", "original"]
+
+
+class Convolution(NamedTuple):
+    """Weights of one layer."""
+
+    self_kernel: Float[Array, "features_in features"] | None  # S_L; None in the talk's variant
+    degree_kernels: Float[Array, "degrees inputs features"]  # H_L^N for N = 0, 1, ..
+    bias: Float[Array, " features"]  # h_L
+
+
+class Write(NamedTuple):
+    """Weights with which one layer writes to the fingerprint."""
+
+    kernel: Float[Array, "features length"]  # W_L
+    bias: Float[Array, " length"]  # w_L
+
+
+class Weights(NamedTuple):
+    """All weights of a fingerprint: one more write than convolutions if layer 0 writes too."""
+
+    convolutions: tuple[Convolution, ...]
+    writes: tuple[Write, ...]
+
+
+def neural_fingerprint(weights: Weights, batch: MoleculeBatch) -> Float[Array, "molecules length"]:
+    """The neural fingerprints of a batch of molecules, Algorithm 2.
+
+    Its entries are non-negative and sum to (number of atoms) x (number of writes).
+
+    Raises:
+        ValueError: there are neither as many writes as convolutions nor one more.
+    """
+    return molecule_sum(batch, sum(atom_writes(weights, batch)))
+
+
+def atom_writes(weights: Weights, batch: MoleculeBatch) -> list[Float[Array, "atoms length"]]:
+    """What every atom writes to its molecule's fingerprint, one array per written layer.
+
+    The activation of the fragment of radius L around an atom is what the atom writes in layer L.
+    """
+    convolutions, writes = weights
+    skipped = len(convolutions) + 1 - len(writes)  # layers that do not write: none, or layer 0
+    if skipped not in (0, 1):
+        raise ValueError(
+            f"{len(writes)} writes for {len(convolutions)} convolutions; give as many, or one more "
+            "to write the atom features too"
+        )
+    layers = [batch.atoms.astype(convolutions[0].bias.dtype if convolutions else jnp.float32)]
+    bonds = incident_sum(batch).astype(layers[0].dtype)
+    for convolution in convolutions:
+        layers.append(convolve(convolution, batch, layers[-1], bonds))
+    return [
+        jax.nn.softmax(layer @ write.kernel + write.bias[None], axis=-1)
+        for layer, write in zip(layers[skipped:], writes, strict=True)
+    ]
+
+
+def convolve(
+    convolution: Convolution,
+    batch: MoleculeBatch,
+    atoms: Float[Array, "atoms features_in"],
+    bonds: Float[Array, "atoms bond_features"],
+) -> Float[Array, "atoms features"]:
+    """Lines 7 to 9 of Algorithm 2: every atom takes in its neighbours."""
+    self_kernel, degree_kernels, bias = convolution
+    around = neighbor_sum(batch, atoms)
+    if self_kernel is None:
+        around = atoms + around
+    inputs = jnp.concatenate([around, bonds], axis=1)
+    outputs, start = [], 0
+    for degree, index in enumerate(batch.neighbors):  # atoms are sorted by degree
+        stop = start + index.shape[0]
+        outputs.append(inputs[start:stop] @ degree_kernels[degree])
+        start = stop
+    summed = jnp.concatenate(outputs) + bias[None]
+    if self_kernel is not None:
+        summed = summed + atoms @ self_kernel
+    return jax.nn.relu(summed)
+
+
+def init_weights(
+    key: Key[Array, ""],
+    *,
+    depth: int = 4,
+    width: int = 20,
+    length: int = 64,
+    variant: Variant = "talk",
+    atom_features: int = len(ATOM_FEATURES),
+    bond_features: int = len(BOND_FEATURES),
+    scale: float = 1.0,
+    dtype: DTypeLike = jnp.float32,
+) -> Weights:
+    """Random weights: normal with standard deviation `scale` / sqrt(inputs), biases zero.
+
+    Args:
+        key: typed random key.
+        depth: number of layers, the radius R in bonds; 0 leaves only the atoms themselves, which the
+            talk's variant does not write.
+        width: features of an atom in the hidden layers.
+        length: entries of the fingerprint.
+        variant: "talk" or "original", see the module's docstring.
+        scale: 1 keeps activations of order one; large makes every softmax a hard choice, which is
+            what circular fingerprints are.
+
+    Raises:
+        ValueError: unknown variant, or a size below its smallest value.
+    """
+    if variant not in get_args(Variant):
+        raise ValueError(f"variant={variant!r} is unknown; choose one of {get_args(Variant)}")
+    smallest_depth = 0 if variant == "original" else 1
+    for name, value, least in (
+        ("depth", depth, smallest_depth),
+        ("width", width, 1),
+        ("length", length, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name}={value} is too small for variant {variant!r}; least {least}")
+
+    def normal(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
+        return scale / jnp.sqrt(shape[-2]) * jax.random.normal(key, shape, dtype)
+
+    convolutions, writes = [], []
+    for layer, layer_key in enumerate(jax.random.split(key, depth + 1)):
+        self_key, degree_key, write_key = jax.random.split(layer_key, 3)
+        features = width if layer else atom_features
+        if layer or variant == "original":
+            writes.append(Write(normal(write_key, features, length), jnp.zeros(length, dtype)))
+        if layer < depth:
+            inputs = features + bond_features
+            own = normal(self_key, features, width) if variant == "original" else None
+            degree_kernels = normal(degree_key, DEGREES, inputs, width)
+            convolutions.append(Convolution(own, degree_kernels, jnp.zeros(width, dtype)))
+    return Weights(tuple(convolutions), tuple(writes))
+
+
+class NeuralFingerprint(nnx.Module):
+    """A neural fingerprint as a layer: molecules in, fingerprints out, trained with what follows it.
+
+    Example:
+        >>> from chainrule.fingerprints import collate, featurize
+        >>> table = featurize(["CCO", "c1ccccc1"])
+        >>> layer = NeuralFingerprint(depth=2, length=16, rngs=nnx.Rngs(0))
+        >>> layer(collate(table, [0, 1])).shape
+        (2, 16)
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 4,
+        width: int = 20,
+        length: int = 64,
+        variant: Variant = "talk",
+        scale: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """See `init_weights` for the arguments; `rngs` gives the key of the weights (`params`)."""
+        weights = init_weights(
+            rngs.params(),
+            depth=depth,
+            width=width,
+            length=length,
+            variant=variant,
+            scale=scale,
+            dtype=dtype,
+        )
+        self.length = length
+        self.params = nnx.data(jax.tree.map(nnx.Param, weights))
+
+    @property
+    def weights(self) -> Weights:
+        """The weights as plain arrays, for the pure functions of this module."""
+        return jax.tree.map(lambda param: param[...], self.params, is_leaf=lambda p: isinstance(p, nnx.Param))
+
+    def __call__(self, batch: MoleculeBatch) -> Float[Array, "molecules length"]:
+        return neural_fingerprint(self.weights, batch)
