@@ -18,7 +18,6 @@ Source: talk, "Neural graph fingerprints" (H_L^N: a weight for each number of ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -29,9 +28,7 @@ from jaxtyping import Array, Float, Int
 from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules, gather_ranges
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class MoleculeBatch:
+class MoleculeBatch(NamedTuple):
     """A pytree of arrays: some molecules as one graph, rows sorted by degree, capacities filled up.
 
     Padding is inert: a padding atom belongs to no molecule and is its own neighbour.
@@ -98,13 +95,8 @@ def collate(
     if not bucket.holds(size):
         raise ValueError(f"{len(rows)} molecules need {size}, which does not fit into {bucket}")
 
-    order = np.argsort(degree, kind="stable")
-    starts = np.cumsum((0, *bucket.atoms))
-    n_atoms = int(starts[-1])
-    slot = np.empty(len(atoms), np.int64)  # where each collected atom goes
-    slot[order] = np.arange(len(atoms)) + np.repeat(
-        starts[:-1] - np.cumsum(per_degree) + per_degree, per_degree
-    )
+    slot = _slots(degree, bucket.atoms)
+    n_atoms = sum(bucket.atoms)
     count = np.diff(atom_offsets)
     owner = np.repeat(np.arange(len(rows)), count)  # position in `rows`
     # An atom's number in the table, less its molecule's first, plus where the molecule went:
@@ -123,6 +115,7 @@ def collate(
     incident[slot] = np.where(used, table_incident[atoms] + bond_shift, bucket.bonds - 1)
     bond_features = np.zeros((bucket.bonds, molecules.bonds.shape[1]), np.float32)
     bond_features[: len(bonds)] = molecules.bonds[bonds]
+    starts = np.cumsum((0, *bucket.atoms))
     groups = [(starts[d], starts[d + 1], d) for d in range(DEGREES)]
     return MoleculeBatch(
         atoms=features,
@@ -132,6 +125,24 @@ def collate(
         molecule=molecule,
         molecule_mask=(np.arange(bucket.molecules) < len(rows)).astype(np.float32),
     )
+
+
+def atom_slots(
+    molecules: Molecules, rows: np.ndarray, batch: MoleculeBatch
+) -> Int[np.ndarray, " atoms_of_rows"]:
+    """Where in the batch of these rows their atoms are, row by row, in the molecules' own order."""
+    atoms, _ = gather_ranges(molecules.atom_offsets, np.asarray(rows, np.int64))
+    return _slots(molecules.degrees[atoms], [index.shape[0] for index in batch.neighbors])
+
+
+def _slots(degree: np.ndarray, capacity: Sequence[int]) -> np.ndarray:
+    """A place for every atom in the group of its degree, in order of appearance."""
+    per_degree = np.bincount(degree, minlength=DEGREES)
+    group_starts = np.cumsum((0, *capacity))[:-1]
+    rank = np.arange(len(degree)) - np.repeat(np.cumsum(per_degree) - per_degree, per_degree)
+    slot = np.empty(len(degree), np.int64)
+    slot[np.argsort(degree, kind="stable")] = np.repeat(group_starts, per_degree) + rank
+    return slot
 
 
 def training_buckets(molecules: Molecules, batch_size: int) -> tuple[Bucket, ...]:

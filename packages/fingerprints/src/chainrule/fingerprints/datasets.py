@@ -8,6 +8,7 @@ One can
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Sequence
@@ -186,10 +187,8 @@ def _dataset(
     for i, (_, text) in enumerate(rows):
         if not molecules.valid[i]:
             continue
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             targets[i] = float(text)
-        except (TypeError, ValueError):
-            pass
         if not np.isfinite(targets[i]):
             targets[i] = np.nan
             reasons[i] = f"target {text!r} is not a number"

@@ -41,8 +41,8 @@ class Head(nnx.Module):
         self.input_scale = input_scale
         self.hidden = nnx.Linear(inputs, hidden, rngs=rngs) if hidden else None
         self.output = nnx.Linear(hidden or inputs, 1, rngs=rngs)
-        self.mean = TargetScale(jnp.zeros(()))
-        self.std = TargetScale(jnp.ones(()))
+        self.mean = TargetScale(jnp.zeros((), jnp.float32))
+        self.std = TargetScale(jnp.ones((), jnp.float32))
 
     def fit_scale(self, targets: Float[np.ndarray, " rows"]) -> None:
         """Take mean and standard deviation from the training targets."""
@@ -110,6 +110,14 @@ def predict(model: nnx.Module, molecules: Molecules) -> np.ndarray:
     values = np.concatenate(parts)
     values[~molecules.valid] = np.nan
     return values
+
+
+def predict_rows(
+    model: nnx.Module, features: Float[np.ndarray, "rows features"]
+) -> Float[np.ndarray, " rows"]:
+    """What a `Head` answers for rows of features."""
+    graphdef, state = nnx.split(model)
+    return np.asarray(forward(graphdef, state, np.asarray(features, np.float32)))
 
 
 @partial(jax.jit, static_argnames="graphdef")

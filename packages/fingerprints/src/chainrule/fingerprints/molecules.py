@@ -127,7 +127,7 @@ class Molecules:
         )
 
 
-def featurize(smiles: Iterable[str | None], *, cache: str | Path | None = None) -> Molecules:
+def featurize(smiles: Iterable[str | float | None], *, cache: str | Path | None = None) -> Molecules:
     """Read SMILES into graphs, keeping every row.
 
     Args:
@@ -182,6 +182,11 @@ def canonical_smiles(smiles: str) -> str:
     if mol is None:
         raise ValueError(f"RDKit cannot read {smiles!r} as SMILES")
     return Chem.MolToSmiles(mol, isomericSmiles=False)
+
+
+def fragment_smiles(smiles: str, atoms: Sequence[int]) -> str:
+    """Canonical SMILES of some atoms of a molecule and the bonds between them."""
+    return Chem.MolFragmentToSmiles(Chem.MolFromSmiles(smiles), atomsToUse=list(atoms))
 
 
 def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:
@@ -353,7 +358,7 @@ def _save(path: Path, molecules: Molecules) -> None:
 
 def _load(path: Path, rows: tuple[str, ...]) -> Molecules | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     except (OSError, ValueError, zipfile.BadZipFile):  # absent, or cut off: made anew
         return None

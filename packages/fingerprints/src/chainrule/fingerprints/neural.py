@@ -26,12 +26,15 @@ Source: talk, "Neural graph fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+import math
+from functools import partial
+from itertools import accumulate
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float, Key
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, Key
 
 from chainrule.fingerprints.batches import (
     MoleculeBatch,
@@ -41,7 +44,7 @@ from chainrule.fingerprints.batches import (
 )
 from chainrule.fingerprints.molecules import ATOM_FEATURES, BOND_FEATURES, DEGREES
 
-Variant = Literal["talk", "original"]
+VARIANTS = ("talk", "original")
 
 
 class Convolution(NamedTuple):
@@ -89,8 +92,9 @@ def atom_writes(weights: Weights, batch: MoleculeBatch) -> list[Float[Array, "at
             f"{len(writes)} writes for {len(convolutions)} convolutions; give as many, or one more "
             "to write the atom features too"
         )
-    layers = [batch.atoms.astype(convolutions[0].bias.dtype if convolutions else jnp.float32)]
-    bonds = incident_sum(batch).astype(layers[0].dtype)
+    dtype = writes[0].bias.dtype if writes else jnp.float32
+    layers = [jnp.asarray(batch.atoms, dtype)]
+    bonds = incident_sum(batch).astype(dtype)
     for convolution in convolutions:
         layers.append(convolve(convolution, batch, layers[-1], bonds))
     return [
@@ -128,7 +132,7 @@ def init_weights(
     depth: int = 4,
     width: int = 20,
     length: int = 64,
-    variant: Variant = "talk",
+    variant: str = "talk",
     atom_features: int = len(ATOM_FEATURES),
     bond_features: int = len(BOND_FEATURES),
     scale: float = 1.0,
@@ -149,8 +153,8 @@ def init_weights(
     Raises:
         ValueError: unknown variant, or a size below its smallest value.
     """
-    if variant not in get_args(Variant):
-        raise ValueError(f"variant={variant!r} is unknown; choose one of {get_args(Variant)}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r} is unknown; choose one of {VARIANTS}")
     smallest_depth = 0 if variant == "original" else 1
     for name, value, least in (
         ("depth", depth, smallest_depth),
@@ -160,21 +164,37 @@ def init_weights(
         if value < least:
             raise ValueError(f"{name}={value} is too small for variant {variant!r}; least {least}")
 
-    def normal(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
-        return scale / jnp.sqrt(shape[-2]) * jax.random.normal(key, shape, dtype)
-
-    convolutions, writes = [], []
-    for layer, layer_key in enumerate(jax.random.split(key, depth + 1)):
-        self_key, degree_key, write_key = jax.random.split(layer_key, 3)
+    convolutions, writes = [], []  # of shapes, at first
+    for layer in range(depth + 1):
         features = width if layer else atom_features
         if layer or variant == "original":
-            writes.append(Write(normal(write_key, features, length), jnp.zeros(length, dtype)))
+            writes.append(Write((features, length), (length,)))
         if layer < depth:
-            inputs = features + bond_features
-            own = normal(self_key, features, width) if variant == "original" else None
-            degree_kernels = normal(degree_key, DEGREES, inputs, width)
-            convolutions.append(Convolution(own, degree_kernels, jnp.zeros(width, dtype)))
-    return Weights(tuple(convolutions), tuple(writes))
+            own = (features, width) if variant == "original" else None
+            per_degree = (DEGREES, features + bond_features, width)
+            convolutions.append(Convolution(own, per_degree, (width,)))
+    shapes = Weights(tuple(convolutions), tuple(writes))
+    leaves, structure = jax.tree.flatten(shapes, is_leaf=_is_shape)
+    return jax.tree.unflatten(structure, _normal(key, scale, tuple(leaves), dtype))
+
+
+def _is_shape(node: object) -> bool:
+    return isinstance(node, tuple) and all(isinstance(size, int) for size in node)
+
+
+@partial(jax.jit, static_argnames=("shapes", "dtype"))
+def _normal(
+    key: Key[Array, ""], scale: ArrayLike, shapes: tuple[tuple[int, ...], ...], dtype: DTypeLike
+) -> list[Float[Array, "..."]]:
+    """Arrays of these shapes from one draw (one to compile): normal kernels, zero vectors."""
+    sizes = [math.prod(shape) if len(shape) > 1 else 0 for shape in shapes]
+    parts = jnp.split(jax.random.normal(key, (sum(sizes),), dtype), list(accumulate(sizes)))
+    return [
+        (scale * part.reshape(shape) / math.sqrt(shape[-2])).astype(dtype)
+        if len(shape) > 1
+        else jnp.zeros(shape, dtype)
+        for shape, part in zip(shapes, parts[:-1], strict=True)
+    ]
 
 
 class NeuralFingerprint(nnx.Module):
@@ -194,7 +214,7 @@ class NeuralFingerprint(nnx.Module):
         depth: int = 4,
         width: int = 20,
         length: int = 64,
-        variant: Variant = "talk",
+        variant: str = "talk",
         scale: float = 1.0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,

@@ -114,7 +114,7 @@ def train(
     step_targets = np.asarray(targets, np.float32)
     variance = np.float32(targets[train_rows].var() or 1.0)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    learning_rates = np.asarray(schedule(np.arange(config.steps)))
+    learning_rates = np.asarray(schedule(np.arange(config.steps)), np.float32)
     weight_decay = np.float32(config.weight_decay)
 
     state = _State(params, _adamw(0.0, 0.0).init(params), best=params)

@@ -1,0 +1,105 @@
+"""Every row of a table survives; what became of it is said; the features are what they claim."""
+
+import numpy as np
+import pytest
+from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
+from rdkit import Chem
+
+
+def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():
+    rows = ["CCO", "no molecule", "", None, float("nan"), "F[P-](F)(F)(F)(F)F", "*CC", " CC \t", "C1CC"]
+    table = featurize(rows)
+    assert len(table) == len(rows)
+    assert table.valid.tolist() == [True, False, False, False, False, False, False, True, False]
+    assert "cannot read 'no molecule'" in table.reasons[1]
+    assert table.reasons[2] == table.reasons[3] == table.reasons[4] == "empty cell"
+    assert "atom 1" in table.reasons[5] and "6 neighbours" in table.reasons[5]
+    assert "dummy" in table.reasons[6]
+    assert table.atoms_per_molecule.tolist() == [3, 0, 0, 0, 0, 0, 0, 2, 0]
+
+
+def test_rows_worth_a_remark_are_valid_and_say_why():
+    table = featurize(["C", "[Na+].[Cl-]", "[Xe]CC", "CC"])
+    assert table.valid.all()
+    assert "single atom" in table.reasons[0]
+    assert "2 disconnected pieces" in table.reasons[1]
+    assert "Xe" in table.reasons[2]
+    assert table.reasons[3] == ""
+
+
+def test_a_single_string_is_refused_with_the_way_out():
+    with pytest.raises(TypeError, match=r"pass a list of SMILES, \['CCO'\]"):
+        featurize("CCO")
+
+
+def test_an_empty_table_is_a_table():
+    table = featurize([])
+    assert len(table) == 0 and table.atoms.shape == (0, 62) and table.bonds.shape == (0, 6)
+
+
+def test_features_are_what_rdkit_says(table):
+    assert table.atoms.shape[1] == len(molecules.ATOM_FEATURES) == 62
+    assert table.bonds.shape[1] == len(molecules.BOND_FEATURES) == 6
+    name = {feature: i for i, feature in enumerate(molecules.ATOM_FEATURES)}
+    at = 0
+    for smiles in table.smiles:
+        for atom in Chem.MolFromSmiles(smiles).GetAtoms():
+            expected = {
+                f"symbol={atom.GetSymbol()}",
+                f"degree={atom.GetDegree()}",
+                f"hydrogens={atom.GetTotalNumHs()}",
+                f"implicit_valence={atom.GetNumImplicitHs()}",
+            } | ({"aromatic"} if atom.GetIsAromatic() else set())
+            assert {f for f, i in name.items() if table.atoms[at, i]} == expected
+            at += 1
+    assert at == len(table.atoms)
+    kinds = table.bonds[:, :4].sum(axis=1)
+    assert (kinds == 1).all()
+    benzene = table.take([3])
+    assert benzene.bonds.tolist() == [[0, 0, 0, 1, 1, 1]] * 6
+
+
+def test_adjacency_names_each_bond_from_both_ends(table):
+    neighbors, incident = table.adjacency
+    for atom, bond in zip(*np.nonzero(incident >= 0), strict=True):
+        ends = set(table.bond_ends[incident[atom, bond]].tolist())
+        assert ends == {atom, neighbors[atom, bond]}
+    assert (np.sum(neighbors >= 0, axis=1) == table.degrees).all()
+
+
+def test_take_gives_the_same_rows_as_featurizing_them(table):
+    rows = [4, 0, 4, 13]
+    taken, fresh = table.take(rows), featurize([table.smiles[i] for i in rows])
+    for name, value in vars(fresh).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(taken, name), value, err_msg=name)
+    assert taken.reasons == fresh.reasons
+
+
+def test_a_table_is_featurized_once_and_then_cached(tmp_path, monkeypatch):
+    rows = ["CCO", "bad", "c1ccccc1"]
+    first = featurize(rows, cache=tmp_path)
+    monkeypatch.setattr(molecules, "_featurize", lambda rows: pytest.fail("featurized again"))
+    again = featurize(rows, cache=tmp_path)
+    assert isinstance(again, Molecules) and again.reasons == first.reasons
+    np.testing.assert_array_equal(again.atoms, first.atoms)
+    monkeypatch.undo()
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])  # cut off by a kill: made anew, not trusted
+    np.testing.assert_array_equal(featurize(rows, cache=tmp_path).atoms, first.atoms)
+    monkeypatch.setattr(molecules, "FEATURIZER_VERSION", -1)
+    featurize(rows, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2  # another featuriser does not read the old file
+
+
+def test_spellings_and_mirror_images_have_one_name():
+    assert canonical_smiles("OCC") == canonical_smiles("CCO")
+    assert canonical_smiles("C[C@H](N)O") == canonical_smiles("C[C@@H](N)O")
+    with pytest.raises(ValueError, match="'C1'"):
+        canonical_smiles("C1")
+
+
+def test_morgan_rows_of_invalid_molecules_are_nan():
+    values = morgan_fingerprints(featurize(["CCO", "bad"]), radius=2, length=64)
+    assert values.shape == (2, 64)
+    assert values[0].sum() > 0 and np.isnan(values[1]).all()
