@@ -143,6 +143,11 @@ def test_statistics_have_no_derivative():
     assert jax.grad(residual)(2.0) == 0.0
 
 
+def test_a_tolerance_that_depends_on_the_parameter_has_no_derivative():
+    root = lambda a: fixed_point(descent, a, 1.0, rtol=1e-13 * a).value
+    np.testing.assert_allclose(jax.jit(jax.hessian(root))(2.0), -(2.0**-1.5) / 4, rtol=1e-11)
+
+
 def test_a_zero_rtol_means_atol_only():
     root = lambda a: fixed_point(descent, a, 1.0, rtol=0.0, atol=1e-6, max_steps=200).value
     np.testing.assert_allclose(jax.grad(root)(2.0), 2.0**-0.5 / 2, rtol=1e-4)

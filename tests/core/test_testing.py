@@ -89,6 +89,15 @@ def test_modes_that_disagree_are_caught():
         check_vjp(with_transpose(False), (X,))
 
 
+def test_a_disagreement_too_small_for_differences_is_caught():
+    slightly = lambda x: jax.lax.custom_linear_solve(
+        lambda x: 2 * x, x, lambda _, b: b / 2, lambda _, b: b / 2 * (1 + 1e-7)
+    )
+    check_derivatives(slightly, (X,), order=1, modes=["rev"])
+    with pytest.raises(AssertionError, match="not the adjoint"):
+        check_derivatives(slightly, (X,), order=1)
+
+
 def test_pytrees_integers_and_complex_numbers():
     def f(a, z):
         return {"y": a["x"][a["index"]] * jnp.exp(z) + jnp.conj(z), "n": a["index"] + 1}

@@ -316,8 +316,7 @@ def _tolerance(rtol: Any, atol: Any, max_steps: Any, x: PyTree) -> _Tolerance:
     rtol = default.rtol if rtol is None else _scalar("rtol", rtol, measure, least=0)
     atol = default.atol if atol is None else _scalar("atol", atol, measure, least=0)
     max_steps = _scalar("max_steps", max_steps, jnp.dtype("int32"), least=1)
-    # Constants as far as derivatives are concerned, also where they are computed from traced values.
-    return _Tolerance(*map(lax.stop_gradient, (rtol, atol, max_steps)))
+    return _Tolerance(rtol, atol, max_steps)
 
 
 def _default_tolerance(x: PyTree, measure: np.dtype) -> _Tolerance:
