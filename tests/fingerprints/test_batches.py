@@ -19,9 +19,7 @@ from chainrule.fingerprints.batches import atom_slots, incident_sum, molecule_su
 
 
 def shape(batch):
-    return Bucket(
-        batch.n_molecules, batch.bonds.shape[0], tuple(index.shape[0] for index in batch.neighbors)
-    )
+    return Bucket(batch.n_molecules, batch.bonds.shape[0], tuple(index.shape[0] for index in batch.neighbors))
 
 
 @pytest.mark.parametrize("bucket", [None, PREDICTION_BUCKETS[1], PREDICTION_BUCKETS[2]])

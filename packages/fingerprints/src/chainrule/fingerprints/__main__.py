@@ -36,8 +36,6 @@ class Demo:
         run(**vars(self))
 
 
-
-
 def main(args: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     command = tyro.extras.subcommand_cli_from_dict(

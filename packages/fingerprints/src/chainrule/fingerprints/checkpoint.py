@@ -38,7 +38,7 @@ class RunFolder:
             "featurizer_version": FEATURIZER_VERSION,
         }
 
-    def restore(self, arrays: Any) -> tuple[Any, dict[str, Any], list[dict[str, float]]] | None:
+    def restore(self, arrays: Any) -> tuple[Any, dict[str, Any], list[dict[str, int | float]]] | None:
         """`(arrays, numbers, history)` as given to `save`, or None where there is no checkpoint.
 
         Raises:
@@ -70,7 +70,7 @@ class RunFolder:
         history = [metrics for metrics in map(json.loads, lines) if metrics["step"] <= step]
         return jax.tree.unflatten(structure, stored["arrays"]), stored["numbers"], history
 
-    def start(self, history: Sequence[dict[str, float]]) -> None:
+    def start(self, history: Sequence[dict[str, int | float]]) -> None:
         """Make the folder hold this run and these metrics; what came after them is dropped."""
         if self.path is None:
             return
@@ -83,7 +83,7 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("w") as file:
             file.writelines(json.dumps(metrics) + "\n" for metrics in history)
 
-    def append(self, metrics: dict[str, float]) -> None:
+    def append(self, metrics: dict[str, int | float]) -> None:
         """Add a line to `metrics.jsonl`."""
         if self.path is not None:
             with (self.path / "metrics.jsonl").open("a") as file:

@@ -68,8 +68,8 @@ def environment_hashes(batch: MoleculeBatch, radius: int) -> list[UInt32[Array, 
 
     Equal environments get equal identifiers; different ones share one with a chance of about 2^-32.
     """
-    hashes = _hash_rows(batch.atoms, seed=0)
-    bonds = _hash_rows(batch.bonds, seed=1)
+    hashes = _hash_rows(jnp.asarray(batch.atoms), seed=0)
+    bonds = _hash_rows(jnp.asarray(batch.bonds), seed=1)
     layers = [hashes]
     for layer in range(radius):
         around = jnp.concatenate(

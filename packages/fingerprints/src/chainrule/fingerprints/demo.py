@@ -137,9 +137,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _print(
-    console: Console, dataset: Dataset, rows: Sequence[Row], n_splits: int, quick: bool
-) -> None:
+def _print(console: Console, dataset: Dataset, rows: Sequence[Row], n_splits: int, quick: bool) -> None:
     table = Table(
         title=f"{dataset.target}, error on held-out molecules "
         f"(mean +- standard error over {n_splits} splits)",
@@ -178,9 +176,7 @@ def _draw(out: Path, dataset: Dataset, outcomes: Sequence[Outcome]) -> list[Path
     return files
 
 
-def _pooled(
-    dataset: Dataset, outcomes: Sequence[Outcome], method: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _pooled(dataset: Dataset, outcomes: Sequence[Outcome], method: str) -> tuple[np.ndarray, np.ndarray]:
     own = [outcome for outcome in outcomes if outcome.method == method]
     measured = np.concatenate([dataset.targets[outcome.rows] for outcome in own])
     return measured, np.concatenate([outcome.predictions for outcome in own])

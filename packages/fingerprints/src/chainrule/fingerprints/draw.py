@@ -71,7 +71,7 @@ def draw_fragments(
         )
         drawer.FinishDrawing()
         content = drawer.GetDrawingText()
-        file = Path(path).with_suffix(suffix)
+        file = Path(f"{path}{suffix}")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         written.append(file)

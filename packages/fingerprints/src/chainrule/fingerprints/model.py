@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from chainrule.fingerprints.batches import MoleculeBatch, prediction_batches
 from chainrule.fingerprints.molecules import Molecules
@@ -121,6 +121,6 @@ def predict_rows(
 
 
 @partial(jax.jit, static_argnames="graphdef")
-def forward(graphdef: nnx.GraphDef, state: nnx.State, inputs) -> Array:
+def forward(graphdef: nnx.GraphDef, state: PyTree, inputs) -> Array:
     """A split model applied to its inputs; compiled once for each architecture and shape."""
     return nnx.merge(graphdef, state)(inputs)

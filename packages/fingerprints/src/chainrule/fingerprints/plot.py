@@ -49,10 +49,10 @@ def plot_predictions(
             ylabel=f"predicted {target} ({units})",
             title=title,
         )
-        files = [path.with_suffix(".png"), path.with_suffix(".svg")]
+        files = [Path(f"{path}.png"), Path(f"{path}.svg")]
         for file in files:
             figure.savefig(file)
-    table = path.with_suffix(".csv")
+    table = Path(f"{path}.csv")
     np.savetxt(
         table,
         np.stack([measured, predicted], axis=1),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from chainrule.fingerprints.batches import (
     prediction_batches,
@@ -31,6 +31,7 @@ from chainrule.fingerprints.model import Head, forward
 from chainrule.fingerprints.molecules import Molecules
 
 Inputs = Molecules | np.ndarray  # a table of molecules, or rows of features
+Metrics = dict[str, int | float]  # step, train_mse, validation_mse
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class TrainResult:
     validation_mse: float  # then, in squared units of the target; NaN without validation rows
     steps: int  # updates done in all
     stopped_early: bool  # whether patience ran out
-    history: list[dict[str, float]]  # per evaluation: step, train_mse, validation_mse
+    history: list[Metrics]  # per evaluation: step, train_mse, validation_mse
 
 
 class TrainingDiverged(FloatingPointError):
@@ -82,7 +83,7 @@ def train(
     *,
     run_dir: str | Path | None = None,
     resume: bool = True,
-    log: Callable[[dict[str, float]], None] | None = None,
+    log: Callable[[Metrics], None] | None = None,
 ) -> TrainResult:
     """Minimise the mean squared error over `train_rows`; keep the weights best on `validation_rows`.
 
@@ -176,22 +177,22 @@ def train(
 class _State:
     """All that a run must remember to go on as if it had never stopped."""
 
-    params: nnx.State
+    params: PyTree
     optimizer: optax.OptState
-    best: nnx.State
+    best: PyTree
     step: int = 0
     best_step: int = 0
     best_error: float = float("inf")
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[Metrics] = field(default_factory=list)
     saved: int = 0  # the step of the last checkpoint
 
-    def arrays(self) -> tuple[nnx.State, optax.OptState, nnx.State]:
+    def arrays(self) -> tuple[PyTree, optax.OptState, PyTree]:
         return self.params, self.optimizer, self.best
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, int | float]:
         return {"step": self.step, "best_step": self.best_step, "best_error": self.best_error}
 
-    def take_note(self, metrics: dict[str, float]) -> None:
+    def take_note(self, metrics: Metrics) -> None:
         self.history.append(metrics)
         step, error = int(metrics["step"]), metrics["validation_mse"]
         if not np.isfinite(metrics["train_mse"]) or np.isinf(error):
@@ -215,7 +216,7 @@ def _adamw(learning_rate, weight_decay) -> optax.GradientTransformation:
 def _train_step(graphdef, params, frozen, optimizer, batch, targets, variance, learning_rate, weight_decay):
     """One update. Learning rate and weight decay are data, so one compilation serves every run."""
 
-    def loss(params: nnx.State) -> Float[Array, ""]:
+    def loss(params: PyTree) -> Float[Array, ""]:
         predictions = nnx.merge(graphdef, params, frozen)(batch)
         return jnp.mean((predictions - targets) ** 2) / variance
 
@@ -234,14 +235,14 @@ def _batcher(inputs: Inputs, batch_size: int) -> Callable:
 
 def _validation_error(
     graphdef, frozen, inputs: Inputs, targets: np.ndarray, rows: np.ndarray
-) -> Callable[[nnx.State], float]:
+) -> Callable[[PyTree], float]:
     """The mean squared error on these rows as a function of the parameters."""
     if isinstance(inputs, Molecules):
         batches = [(rows[i], batch) for i, batch in prediction_batches(inputs.take(rows))]
     else:
         batches = [(rows, inputs[rows])]
 
-    def error(params: nnx.State) -> float:
+    def error(params: PyTree) -> float:
         if not len(rows):
             return float("nan")
         squares = 0.0

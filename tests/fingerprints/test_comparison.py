@@ -1,0 +1,165 @@
+"""The comparison is fair: the splits are clean, the baselines exact, the figures what they say."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chainrule.fingerprints import contiguous_folds, load, predict, random_splits, read_csv
+from chainrule.fingerprints.__main__ import main
+from chainrule.fingerprints.comparison import (
+    MEAN,
+    NEURAL_NET,
+    TALK_MSE,
+    Outcome,
+    compare,
+    ridge,
+    summarize,
+)
+from chainrule.fingerprints.molecules import canonical_smiles
+from sklearn.linear_model import Ridge
+
+METHODS = 7
+
+
+def test_random_splits_are_disjoint_complete_and_reproducible():
+    splits = random_splits(1274, 5, seed=0)
+    assert len({tuple(split.test) for split in splits}) == 5
+    for split, again in zip(splits, random_splits(1274, 5, seed=0), strict=True):
+        everything = np.concatenate(split)
+        np.testing.assert_array_equal(np.sort(everything), np.arange(1274))
+        assert [len(part) for part in split] == [1020, 127, 127]
+        np.testing.assert_array_equal(everything, np.concatenate(again))
+    assert not np.array_equal(splits[0].test, random_splits(1274, 1, seed=1)[0].test)
+    with pytest.raises(ValueError, match="each needs a row"):
+        random_splits(5)
+
+
+def test_contiguous_folds_each_test_once():
+    splits = contiguous_folds(1128)
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.test for s in splits])), np.arange(1128))
+    for f, split in enumerate(splits):
+        np.testing.assert_array_equal(np.sort(np.concatenate(split)), np.arange(1128))
+        assert np.all(np.diff(split.validation) == 1) and np.all(np.diff(split.test) == 1)
+        np.testing.assert_array_equal(split.test, splits[(f + 1) % 5].validation)
+    with pytest.raises(ValueError, match="n_folds=2"):
+        contiguous_folds(10, 2)
+
+
+def test_ridge_is_the_closed_form_with_a_free_intercept():
+    rng = np.random.default_rng(0)
+    x, y, new = rng.normal(size=(30, 50)), rng.normal(size=30) + 7, rng.normal(size=(5, 50))
+    for penalty, predictions in zip((0.5, 20.0), ridge(x, y, new, (0.5, 20.0)), strict=True):
+        np.testing.assert_allclose(predictions, Ridge(alpha=penalty).fit(x, y).predict(new), rtol=1e-9)
+
+
+def test_summary_has_mean_and_standard_error_of_both_measures():
+    empty = np.zeros(0)
+    outcomes = [Outcome(MEAN, k, mse, "", empty, empty, None) for k, mse in enumerate((4.0, 9.0, 16.0))]
+    (row,) = summarize(outcomes)
+    np.testing.assert_allclose([row.mse, row.rmse], [29 / 3, 3.0])
+    np.testing.assert_allclose(row.rmse_error, 1 / np.sqrt(3))  # of 2, 3, 4
+    assert row.talk_mse == TALK_MSE[MEAN] == 4.29
+
+
+def test_the_solubility_set_has_no_molecule_twice():
+    dataset = load("solubility")
+    names = [canonical_smiles(smiles) for smiles in dataset.molecules.smiles]
+    assert len(dataset) == len(set(names)) == 1274
+    assert dataset.molecules.valid.all() and np.isfinite(dataset.targets).all()
+    np.testing.assert_allclose([dataset.targets.mean(), dataset.targets.std()], [-2.73, 2.04], atol=0.01)
+
+
+def test_tables_keep_unusable_rows_with_their_reasons(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("name,smiles,y\na,CCO,1.5\nb,nonsense,2\nc,CC,unknown\nd,CCC ,inf\ne,C,-1\n")
+    dataset = read_csv(file, smiles_column="smiles", target_column="y")
+    assert dataset.molecules.valid.tolist() == [True, False, False, False, True]
+    assert "target 'unknown' is not a number" in dataset.molecules.reasons[2]
+    np.testing.assert_array_equal(dataset.targets, [1.5, np.nan, np.nan, np.nan, -1])
+    with pytest.raises(ValueError, match=r"no column 'SMILES'; it has name, smiles, y"):
+        read_csv(file, smiles_column="SMILES", target_column="y")
+
+
+def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
+    import pooch
+
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.delenv("CHAINRULE_DATA", raising=False)
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    with pytest.raises(FileNotFoundError, match=r"no network.*put it at \$CHAINRULE_DATA/delaney/"):
+        load("delaney", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="choose one of solubility, delaney"):
+        load("esol")
+
+
+def test_delaney_is_read_in_its_own_order():
+    folder = Path(os.environ.get("CHAINRULE_DATA", "../shared/data"))
+    if not (folder / "delaney/delaney-processed.csv").is_file():
+        pytest.skip("Delaney's file is not there: set CHAINRULE_DATA to a folder with delaney/")
+    dataset = load("delaney", data_dir=folder)
+    assert len(dataset) == 1128 and dataset.molecules.valid.all()
+    assert dataset.molecules.smiles[1] == "Cc1occc1C(=O)Nc2ccccc2" and dataset.targets[1] == -3.3
+    np.testing.assert_allclose(dataset.targets.std(), 2.096, atol=1e-3)
+
+
+@pytest.fixture
+def few_choices(monkeypatch):
+    monkeypatch.setattr("chainrule.fingerprints.comparison.CIRCULAR_CHOICES", ((1, False), (2, True)))
+
+
+@pytest.mark.usefixtures("few_choices")
+@pytest.mark.parametrize("refit", [False, True])
+def test_every_method_is_tested_on_the_rows_it_never_saw(refit):
+    dataset = load("solubility").take(np.arange(150))
+    splits = random_splits(150, 1)
+    outcomes = list(compare(dataset, splits, refit=refit, steps=20))
+    assert len(outcomes) == METHODS
+    used = np.concatenate(splits[0][: 2 if refit else 1])
+    for outcome in outcomes:
+        np.testing.assert_array_equal(outcome.rows, splits[0].test)
+        error = np.mean((outcome.predictions - dataset.targets[outcome.rows]) ** 2)
+        np.testing.assert_allclose(outcome.test_mse, error, rtol=1e-6)
+    mean = outcomes[0].predictions
+    np.testing.assert_allclose(mean, dataset.targets[used].mean())
+    neural = next(o for o in outcomes if o.method == NEURAL_NET)
+    np.testing.assert_allclose(
+        predict(neural.model, dataset.molecules.take(neural.rows)), neural.predictions, rtol=1e-5
+    )
+    # the test targets are used for nothing but the error
+    hidden = dataset.targets.copy()
+    hidden[splits[0].test] = 1e6
+    blind = list(
+        compare(type(dataset)(**{**vars(dataset), "targets": hidden}), splits, refit=refit, steps=20)
+    )
+    for seen, unseen in zip(outcomes, blind, strict=True):
+        np.testing.assert_allclose(seen.predictions, unseen.predictions, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("few_choices")
+def test_the_demo_writes_its_table_and_pictures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("chainrule.fingerprints.demo.QUICK_STEPS", 20)
+    assert main(["demo", "--quick", "--splits", "2", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("1274 molecules", "mean squared errors", "RMSE", "4.29", "1.40", "0.53"):
+        assert words in printed
+    with (tmp_path / "solubility.csv").open() as file:
+        table = list(csv.reader(file))
+    assert len(table) == 1 + METHODS and table[1][0] == MEAN
+    for stem in ("fragments-soluble", "fragments-insoluble", "predicted"):
+        for suffix in ("svg", "png"):
+            assert (tmp_path / f"solubility-{stem}.{suffix}").stat().st_size > 1000
+    with (tmp_path / "solubility-predicted.csv").open() as file:
+        assert len(list(file)) == 1 + 2 * 127
+    assert (tmp_path / "runs" / "solubility" / "neural-net-0" / "metrics.jsonl").is_file()
+
+
+def test_the_demo_fails_with_one_line_when_the_data_are_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("CHAINRULE_DATA", raising=False)
+    monkeypatch.setattr("pooch.retrieve", lambda *args, **kwargs: 1 / 0)
+    assert main(["demo", "--data", "delaney", "--data-dir", str(tmp_path), "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: delaney/delaney-processed.csv is not there") and "Traceback" not in error

@@ -1,0 +1,200 @@
+"""A run learns, compiles little, can be killed and resumed, and fails aloud."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from chainrule.core.testing import compilations
+from chainrule.fingerprints import (
+    Head,
+    PropertyModel,
+    TrainConfig,
+    TrainingDiverged,
+    featurize,
+    predict,
+    train,
+)
+from chainrule.fingerprints.model import predict_rows
+from flax import nnx
+
+SHORT = TrainConfig(steps=30, batch_size=16, evaluate_every=5, checkpoint_every=5)
+
+
+def chains(n, seed=0):
+    """Molecules with a target that their graphs determine: carbons less twice the oxygens."""
+    rng = np.random.default_rng(seed)
+    smiles = [
+        "".join(rng.choice(["C", "C", "CC", "C(C)", "O", "c1ccccc1"], rng.integers(1, 9))) for _ in range(n)
+    ]
+    table = featurize(smiles)
+    carbon, oxygen = table.atoms[:, 0], table.atoms[:, 2]
+    per_atom = carbon - 2.0 * oxygen
+    targets = np.array([per_atom[a:b].sum() for a, b in zip(table.atom_offsets, table.atom_offsets[1:])])
+    return table, targets
+
+
+@pytest.fixture(scope="module")
+def problem():
+    table, targets = chains(160)
+    return table, targets, np.arange(120), np.arange(120, 160)
+
+
+def model(seed=0):
+    return PropertyModel(depth=2, width=8, length=16, hidden=16, rngs=nnx.Rngs(seed))
+
+
+def weights(model):
+    return jax.tree.leaves(nnx.state(model, nnx.Param))
+
+
+def assert_equal_models(a, b):
+    for left, right in zip(weights(a), weights(b), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_it_learns_what_the_graph_determines(problem):
+    table, targets, rows, held_out = problem
+    config = TrainConfig(steps=600, batch_size=32, learning_rate=1e-2)
+    result = train(model(), table, targets, rows, held_out, config)
+    variance = targets[held_out].var()
+    assert result.validation_mse < 0.05 * variance
+    predictions = predict(result.model, table.take(held_out))
+    np.testing.assert_allclose(
+        np.mean((predictions - targets[held_out]) ** 2), result.validation_mse, rtol=1e-4
+    )
+    assert result.validation_mse == min(metrics["validation_mse"] for metrics in result.history)
+
+
+def test_training_compiles_at_most_three_shapes_and_seeds_none(problem):
+    table, targets, rows, held_out = problem
+    with compilations() as compiled:
+        for seed in (0, 1):
+            config = TrainConfig(steps=120, batch_size=7, learning_rate=1e-3 * (1 + seed), seed=seed)
+            train(model(seed), table, targets, rows, held_out, config)
+    assert 1 <= compiled["_train_step"] <= 3
+    assert compiled["forward"] <= 2  # the validation rows, in buckets
+
+
+def test_prediction_of_molecules_of_1_to_136_atoms_compiles_at_most_eight_shapes():
+    rng = np.random.default_rng(0)
+    sizes = [1, 136, *rng.integers(1, 137, 600)]
+    table = featurize(["C" * n if n % 2 else "C" + "(C)C" * (n // 2) for n in sizes])
+    assert table.valid.all() and table.atoms_per_molecule.max() == 137
+    fitted = model()
+    with compilations() as compiled:
+        whole = predict(fitted, table)
+        for n in (1, 2, 3, 5, 10, 50, 300):
+            np.testing.assert_allclose(predict(fitted, table.take(np.arange(n))), whole[:n], rtol=1e-3)
+    assert 1 <= compiled["forward"] <= 8
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(problem):
+    table, targets, rows, held_out = problem
+    first, again = (train(model(), table, targets, rows, held_out, SHORT) for _ in range(2))
+    assert_equal_models(first.model, again.model)
+    assert first.history == again.history
+    other = train(model(), table, targets, rows, held_out, TrainConfig(**{**vars(SHORT), "seed": 1}))
+    assert other.history != first.history
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [5, 12, 25])
+def test_a_killed_run_resumes_to_the_same_weights_and_metrics(problem, tmp_path, kill_at):
+    table, targets, rows, held_out = problem
+
+    def kill(metrics):
+        if metrics["step"] >= kill_at:
+            raise Killed
+
+    whole = train(model(), table, targets, rows, held_out, SHORT, run_dir=tmp_path / "whole")
+    part = tmp_path / "part"
+    with pytest.raises(Killed):
+        train(model(), table, targets, rows, held_out, SHORT, run_dir=part, log=kill)
+    seen = []
+    resumed = train(model(), table, targets, rows, held_out, SHORT, run_dir=part, log=seen.append)
+    assert 0 < len(seen) < len(whole.history) or kill_at == 5  # it went on, not over again
+    assert_equal_models(resumed.model, whole.model)
+    assert resumed.history == whole.history
+    assert (part / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in (part / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 30]
+    finished = train(model(), table, targets, rows, held_out, SHORT, run_dir=part, log=kill)
+    assert_equal_models(finished.model, whole.model)  # nothing was left to do
+
+
+def test_a_folder_with_another_run_is_not_resumed_but_can_be_replaced(problem, tmp_path):
+    table, targets, rows, held_out = problem
+    train(model(), table, targets, rows, held_out, SHORT, run_dir=tmp_path)
+    other = TrainConfig(**{**vars(SHORT), "learning_rate": 1e-3})
+    with pytest.raises(ValueError, match=r"learning_rate.*resume=False"):
+        train(model(), table, targets, rows, held_out, other, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="data"):
+        train(model(), table, targets + 1, rows, held_out, SHORT, run_dir=tmp_path)
+    bigger = PropertyModel(depth=2, width=9, length=16, hidden=16, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="parameters"):
+        train(bigger, table, targets, rows, held_out, SHORT, run_dir=tmp_path)
+    fresh = train(model(), table, targets, rows, held_out, other, run_dir=tmp_path, resume=False)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(fresh.history)
+
+
+def test_patience_stops_and_the_best_weights_are_kept(problem):
+    table, targets, rows, held_out = problem
+    noise = np.random.default_rng(0).normal(size=len(targets))  # nothing to learn but the rows themselves
+    config = TrainConfig(steps=2000, batch_size=40, learning_rate=3e-2, evaluate_every=10, patience=5)
+    result = train(model(), table, noise, rows, held_out, config)
+    assert result.stopped_early and result.steps == result.best_step + 50
+    predictions = predict(result.model, table.take(held_out))
+    np.testing.assert_allclose(
+        np.mean((predictions - noise[held_out]) ** 2), result.validation_mse, rtol=1e-4
+    )
+    assert result.history[-1]["validation_mse"] > result.validation_mse
+
+
+def test_without_validation_rows_the_last_weights_are_kept(problem):
+    table, targets, rows, _ = problem
+    result = train(model(), table, targets, rows, (), SHORT)
+    assert result.best_step == result.steps == SHORT.steps and np.isnan(result.validation_mse)
+
+
+def test_the_model_given_is_left_alone(problem):
+    table, targets, rows, held_out = problem
+    given, same = model(), model()
+    train(given, table, targets, rows, held_out, SHORT)
+    assert_equal_models(given, same)
+    assert float(given.head.std[...]) == 1.0
+
+
+def test_divergence_and_unusable_rows_are_errors_that_name_the_way_out(problem):
+    table, targets, rows, held_out = problem
+    config = TrainConfig(steps=200, learning_rate=1e25)
+    with pytest.raises(TrainingDiverged, match="lower learning_rate"):
+        train(model(), table, targets, rows, held_out, config)
+    holes = targets.copy()
+    holes[3] = np.nan
+    with pytest.raises(ValueError, match="row 3 has target nan"):
+        train(model(), table, holes, rows, held_out, SHORT)
+    with pytest.raises(ValueError, match=r"row 1 is invalid \(RDKit cannot read"):
+        train(model(), featurize(["CC", "bad"]), np.zeros(2), [0, 1], (), SHORT)
+    with pytest.raises(ValueError, match="row 119 is in the training and in the validation rows"):
+        train(model(), table, targets, rows, [119], SHORT)
+    with pytest.raises(ValueError, match="learning_rate=0"):
+        TrainConfig(learning_rate=0.0)
+
+
+def test_a_head_on_given_features_fits_a_line():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 5)).astype(np.float32)
+    y = 300 + 20 * x @ np.arange(5.0)  # far from mean 0 and standard deviation 1
+    head = Head(5, hidden=0, rngs=nnx.Rngs(0))
+    config = TrainConfig(steps=800, batch_size=50, learning_rate=5e-2)
+    result = train(head, x, y, np.arange(150), np.arange(150, 200), config)
+    np.testing.assert_allclose(predict_rows(result.model, x[150:]), y[150:], atol=0.05 * y.std())
+
+
+def test_invalid_rows_are_nan_in_their_place():
+    values = predict(model(), featurize(["CC", "", "CCO"]))
+    assert np.isnan(values[1]) and np.isfinite(values[[0, 2]]).all()
