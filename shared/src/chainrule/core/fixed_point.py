@@ -1,7 +1,6 @@
 """Fixed points x = f(a, x), and their derivative with respect to a.
 
     fixed_point(f, a, x0)     solve x = f(a, x) by iteration from x0      -> Solution(value, stats)
-    Status                    how a solve ended: CONVERGED, MAX_STEPS, DIVERGED, NONFINITE
 
 The value is differentiable as often as you like, in forward and reverse mode, without storing an
 iterate and without building a Jacobian: the derivative of a fixed point is a fixed point too.
@@ -11,7 +10,6 @@ Unchained (D. Maclaurin), whose `fixed_point` and `rev_iter` are `_picard` and `
 """
 
 import dataclasses
-import enum
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,30 +20,20 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
+from chainrule.core.status import Stats, Status, raise_unless_converged
+
 OnFailure = Literal["nan", "raise", "ignore"]
 
-
-class Status(enum.IntEnum):
-    """How a solve ended: an int32 code in the arrays, a name for the reader, `Status(code).name`."""
-
-    CONVERGED = 0  # the last step was within atol + rtol * |x|
-    MAX_STEPS = 1  # the steps ran out
-    DIVERGED = 2  # the steps ran out, or overflowed, and had grown longer than the first
-    NONFINITE = 3  # f(a, x) gave NaN, or infinity at once
-
-    @classmethod
-    def _missing_(cls, value):  # an array of one code; arrays have no hash to be looked up by
-        return cls(int(value)) if isinstance(value, jax.Array | np.ndarray) else None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Stats:
-    """What the iteration did; one entry per vmap lane."""
-
-    steps: Int[Array, "*lanes"]  # evaluations of f
-    residual: Float[Array, "*lanes"]  # length of the last step, max |f(a, x) - x|, in units of x
-    status: Int[Array, "*lanes"]  # a Status code
+_WAY_OUT = {
+    Status.MAX_STEPS: "raise max_steps, loosen rtol, or give atol if the solution may be zero",
+    Status.DIVERGED: "the map does not contract: damp it, or start nearer to the solution",
+    Status.NONFINITE: "f(a, x) returned NaN or infinity: check a and x0",
+}
+_WAY_OUT_OF_DERIVATIVE = {
+    Status.MAX_STEPS: "raise max_steps or loosen rtol, unless I - df/dx is singular at the solution",
+    Status.DIVERGED: "the solution repels the iteration: a damped map has the same solution and derivative",
+    Status.NONFINITE: "df/dx at the solution, or the (co)tangent itself, holds NaN or infinity",
+}
 
 
 @jax.tree_util.register_dataclass
@@ -140,7 +128,7 @@ def fixed_point(
     steps, residual, status = lax.stop_gradient(counts)
     stats = Stats(steps.astype(jnp.int32), residual, status.astype(jnp.int32))
     if on_failure == "raise":
-        stats = _raise_unless_converged(stats, "fixed_point", _WAY_OUT)
+        stats = raise_unless_converged(stats, "fixed_point", _WAY_OUT)
     if on_failure != "ignore":
         # A product, not a `where`: its derivative is NaN too, in either mode.
         x = _scale(jnp.where(stats.status == Status.CONVERGED, 1.0, jnp.nan), x)
@@ -207,62 +195,10 @@ def _neumann(
     minus_b = jax.tree.map(jnp.negative, b)
     u, stats = _picard(step, minus_b, _Tolerance(rtol, default.atol, tolerance.max_steps))
     if on_failure == "raise":
-        stats = _raise_unless_converged(stats, "the derivative of fixed_point", _WAY_OUT_OF_DERIVATIVE)
+        stats = raise_unless_converged(stats, "the derivative of fixed_point", _WAY_OUT_OF_DERIVATIVE)
     if on_failure != "ignore":
         u = _scale(jnp.where(stats.status == Status.CONVERGED, 1.0, jnp.nan), u)
     return u
-
-
-# Failure ------------------------------------------------------------------------------------------
-
-_WAY_OUT = {
-    Status.MAX_STEPS: "raise max_steps, loosen rtol, or give atol if the solution may be zero",
-    Status.DIVERGED: "the map does not contract: damp it, or start nearer to the solution",
-    Status.NONFINITE: "f(a, x) returned NaN or infinity: check a and x0",
-}
-_WAY_OUT_OF_DERIVATIVE = {
-    Status.MAX_STEPS: "raise max_steps or loosen rtol, unless I - df/dx is singular at the solution",
-    Status.DIVERGED: "the solution repels the iteration: a damped map has the same solution and derivative",
-    Status.NONFINITE: "df/dx at the solution, or the (co)tangent itself, holds NaN or infinity",
-}
-
-
-def _raise_unless_converged(stats: Stats, what: str, ways_out: dict[Status, str]) -> Stats:
-    """Hand stats back if all lanes converged; raise on the host if not."""
-
-    def check(steps, residual, status):
-        steps, residual, status = np.broadcast_arrays(steps, residual, status)
-        failed = status != Status.CONVERGED
-        if failed.any():
-            lane = np.unravel_index(np.argmax(failed), failed.shape)  # the first
-            lanes = f" in {failed.sum()} of {failed.size} lanes" if failed.size > 1 else ""
-            why = Status(int(status[lane]))
-            raise RuntimeError(
-                f"{what} did not converge{lanes}: {why.name} after {steps[lane]} steps, the last of length "
-                f"{residual[lane]:.3g}. Way out: {ways_out[why]}; or on_failure='nan' to get NaN in such "
-                "lanes, 'ignore' to get the unconverged number."
-            )
-        return status
-
-    if not isinstance(stats.status, jax.core.Tracer):
-        check(stats.steps, stats.residual, stats.status)
-        return stats
-
-    def on_host(steps, residual, status):
-        like = jax.ShapeDtypeStruct(status.shape, status.dtype)
-        return jax.pure_callback(check, like, steps, residual, status, vmap_method="expand_dims")
-
-    # The status passes through the host only if it is bad (under vmap always); it comes back so that
-    # nothing that depends on it can be computed without the check.
-    status = lax.cond(
-        stats.status == Status.CONVERGED,
-        lambda steps, residual, status: status,
-        on_host,
-        stats.steps,
-        stats.residual,
-        stats.status,
-    )
-    return dataclasses.replace(stats, status=status)
 
 
 # Static checks and settings -----------------------------------------------------------------------
