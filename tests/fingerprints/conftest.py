@@ -1,6 +1,7 @@
 """Molecules that the tests share: every degree from 0 to 5, rings, salts, charges, many sizes."""
 
 import pytest
+
 from chainrule.fingerprints import featurize
 
 SMILES = [

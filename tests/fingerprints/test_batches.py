@@ -5,6 +5,7 @@ from itertools import islice
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from chainrule.fingerprints import (
     PREDICTION_BUCKETS,
     Bucket,

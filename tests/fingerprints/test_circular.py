@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 import pytest
+from rdkit import Chem
+
 from chainrule.fingerprints import (
     Bucket,
     circular_fingerprint,
@@ -13,7 +15,6 @@ from chainrule.fingerprints import (
     morgan_fingerprints,
 )
 from chainrule.fingerprints.batches import atom_slots
-from rdkit import Chem
 
 fingerprint = jax.jit(circular_fingerprint, static_argnames=("radius", "length", "counts", "write_atoms"))
 

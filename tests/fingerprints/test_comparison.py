@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+
 from chainrule.fingerprints import contiguous_folds, load, predict, random_splits, read_csv
 from chainrule.fingerprints.__main__ import main
 from chainrule.fingerprints.comparison import (
@@ -18,7 +20,6 @@ from chainrule.fingerprints.comparison import (
     summarize,
 )
 from chainrule.fingerprints.molecules import canonical_smiles
-from sklearn.linear_model import Ridge
 
 METHODS = 7
 

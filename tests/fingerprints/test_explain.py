@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from flax import nnx
+from rdkit import Chem
+
 from chainrule.fingerprints import (
     PropertyModel,
     atom_contributions,
@@ -12,8 +15,6 @@ from chainrule.fingerprints import (
 )
 from chainrule.fingerprints.draw import draw_fragments
 from chainrule.fingerprints.explain import feature_weights, surroundings
-from flax import nnx
-from rdkit import Chem
 
 
 @pytest.fixture(scope="module", params=["talk", "original"])

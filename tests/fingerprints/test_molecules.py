@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
 from rdkit import Chem
+
+from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from rdkit import Chem
+
 from chainrule.core.testing import check_derivatives
 from chainrule.fingerprints import (
     PREDICTION_BUCKETS,
@@ -16,8 +19,6 @@ from chainrule.fingerprints import (
     predict,
 )
 from chainrule.fingerprints import neural_fingerprint as eager_fingerprint
-from flax import nnx
-from rdkit import Chem
 
 VARIANTS = ("talk", "original")
 neural_fingerprint = jax.jit(eager_fingerprint)
@@ -189,7 +190,7 @@ def test_an_ensemble_is_one_vmap(table):
     )
     together = jax.vmap(neural_fingerprint, in_axes=(0, None))(stacked, batch)
     for member in range(3):
-        weights = jax.tree.map(lambda leaf: leaf[member], stacked)
+        weights = jax.tree.map(lambda leaf, member=member: leaf[member], stacked)
         np.testing.assert_allclose(together[member], neural_fingerprint(weights, batch), rtol=2e-5, atol=1e-6)
 
 

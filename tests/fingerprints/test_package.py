@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chainrule.fingerprints as package
 import pytest
+
+import chainrule.fingerprints as package
 
 
 def test_the_names_for_readers_of_types_are_the_names_at_run_time():

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     )
     from chainrule.fingerprints.training import (
         TrainConfig,
-        TrainResult,
         TrainingDiverged,
+        TrainResult,
         train,
     )
 

@@ -27,6 +27,8 @@ from jaxtyping import Array, Float, Int
 
 from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules, gather_ranges
 
+Arrays = Array | np.ndarray  # a batch is collated by NumPy and used by JAX
+
 
 class MoleculeBatch(NamedTuple):
     """A pytree of arrays: some molecules as one graph, rows sorted by degree, capacities filled up.
@@ -34,12 +36,12 @@ class MoleculeBatch(NamedTuple):
     Padding is inert: a padding atom belongs to no molecule and is its own neighbour.
     """
 
-    atoms: Float[Array, "atoms atom_features"]  # features of every atom, zero rows as padding
-    bonds: Float[Array, "bonds bond_features"]  # features of every bond; the last row is all zero
-    neighbors: tuple[Int[Array, "atoms_d degree"], ...]  # for degree 0, 1, ..: rows of `atoms`
-    incident: tuple[Int[Array, "atoms_d degree"], ...]  # likewise: rows of `bonds`
-    molecule: Int[Array, " atoms"]  # the molecule of every atom; `molecules` where there is none
-    molecule_mask: Float[Array, " molecules"]  # 1 for a molecule, 0 for padding
+    atoms: Float[Arrays, "atoms atom_features"]  # features of every atom, zero rows as padding
+    bonds: Float[Arrays, "bonds bond_features"]  # features of every bond; the last row is all zero
+    neighbors: tuple[Int[Arrays, "atoms_d degree"], ...]  # for degree 0, 1, ..: rows of `atoms`
+    incident: tuple[Int[Arrays, "atoms_d degree"], ...]  # likewise: rows of `bonds`
+    molecule: Int[Arrays, " atoms"]  # the molecule of every atom; `molecules` where there is none
+    molecule_mask: Float[Arrays, " molecules"]  # 1 for a molecule, 0 for padding
 
     @property
     def n_molecules(self) -> int:

@@ -108,6 +108,7 @@ class RunFolder:
     def _manager(self):
         import orbax.checkpoint as ocp  # imported when a run is kept on disk, not before
 
+        assert self.path is not None
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self.path / "checkpoints", options=options)
 

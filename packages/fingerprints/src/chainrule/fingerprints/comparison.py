@@ -13,12 +13,12 @@ Source: talk, "Predictive performance"; Duvenaud, Maclaurin et al., NIPS 2015, t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from flax import nnx
@@ -29,7 +29,7 @@ from chainrule.fingerprints.datasets import Dataset
 from chainrule.fingerprints.model import Head, PropertyModel, predict, predict_rows
 from chainrule.fingerprints.molecules import morgan_fingerprints
 from chainrule.fingerprints.splits import Split
-from chainrule.fingerprints.training import TrainConfig, TrainResult, train
+from chainrule.fingerprints.training import Inputs, TrainConfig, TrainResult, train
 
 MEAN = "predict mean"
 CIRCULAR_LINEAR = "circular + linear"
@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
     choice: str  # what validation chose
     rows: np.ndarray  # the test rows
     predictions: np.ndarray  # for them
-    model: nnx.Module | None  # if it is a neural fingerprint
+    model: PropertyModel | None  # if it is a neural fingerprint
 
 
 class Row(NamedTuple):
@@ -101,7 +101,7 @@ def compare(
         steps: fewer training steps than the methods' own, for a quick look.
         run_dir, resume: where every neural training keeps its run, see `train`.
     """
-    methods = _methods(dataset, refit, steps, run_dir, resume)
+    methods = _Methods(dataset, refit, steps, run_dir, resume).by_name
     for number, split in enumerate(splits):
         for name, method in methods.items():
             predictions, choice, model = method(split, seed + number)
@@ -125,107 +125,137 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 _Make = Callable[[], nnx.Module]
-_Answer = tuple[np.ndarray, str, nnx.Module | None]  # predictions of the test rows, choice, model
+_Answer = tuple[np.ndarray, str, PropertyModel | None]  # predictions of the test rows, choice, model
 
 
-def _methods(
-    dataset: Dataset,
-    refit: bool,
-    steps: int | None,
-    run_dir: str | Path | None,
-    resume: bool,
-) -> dict[str, Callable[[Split, int], _Answer]]:
-    molecules, targets = dataset.molecules, dataset.targets
+class _Circular(NamedTuple):
+    """A circular fingerprint that validation chose, and the penalty that goes with it."""
 
-    @cache
-    def features(kind: str, radius: int, counts: bool) -> Float[np.ndarray, "rows length"]:
-        compute = circular_fingerprints if kind == "circular" else morgan_fingerprints
-        return compute(molecules, radius=radius, length=CIRCULAR_LENGTH, counts=counts)
+    features: np.ndarray
+    counts: bool
+    penalty: float
+    name: str
 
-    def fitting_rows(split: Split) -> np.ndarray:
-        return np.concatenate([split.train, split.validation]) if refit else split.train
 
-    def mean(split: Split, seed: int) -> _Answer:
-        return np.full(len(split.test), targets[fitting_rows(split)].mean()), "", None
+class _Methods:
+    """The methods as functions of a split and a seed, and what they share."""
 
-    def linear(kind: str, split: Split, seed: int) -> _Answer:
-        x, penalty, choice = best_linear(kind, split)
-        rows = fitting_rows(split)
-        predictions = next(ridge(x[rows], targets[rows], x[split.test], [penalty]))
-        return predictions, f"{choice}, penalty {penalty:.3g}", None
+    def __init__(
+        self,
+        dataset: Dataset,
+        refit: bool,
+        steps: int | None,
+        run_dir: str | Path | None,
+        resume: bool,
+    ):
+        self.dataset = dataset
+        self.refit = refit
+        self.steps = steps
+        self.run_dir = Path(run_dir) if run_dir else None
+        self.resume = resume
+        self.counted: dict[tuple[str, int], np.ndarray] = {}
+        self.best: dict[tuple[str, int], _Circular] = {}
+        self.by_name: dict[str, Callable[[Split, int], _Answer]] = {
+            MEAN: self.mean,
+            CIRCULAR_LINEAR: partial(self.linear, "circular"),
+            CIRCULAR_NET: partial(self.circular_net, "circular"),
+            MORGAN_LINEAR: partial(self.linear, "morgan"),
+            MORGAN_NET: partial(self.circular_net, "morgan"),
+            NEURAL_LINEAR: partial(self.neural, 0),
+            NEURAL_NET: partial(self.neural, NET_HIDDEN),
+        }
 
-    chosen: dict[tuple[str, int], tuple] = {}
+    def mean(self, split: Split, seed: int) -> _Answer:
+        mean = self.dataset.targets[self.rows(split)].mean()
+        return np.full(len(split.test), mean), "", None
 
-    def best_linear(kind: str, split: Split) -> tuple[np.ndarray, float, str]:
-        """Features, penalty and the name of the features with the lowest validation error."""
-        if (kind, id(split)) in chosen:  # the linear and the neural-net head use the same
-            return chosen[kind, id(split)]
-        best = None
-        for radius, counts in CIRCULAR_CHOICES:
-            x = features(kind, radius, counts)
-            fits = ridge(x[split.train], targets[split.train], x[split.validation], PENALTIES)
-            for penalty, predictions in zip(PENALTIES, fits, strict=True):
-                error = np.mean((predictions - targets[split.validation]) ** 2)
-                if best is None or error < best[0]:
-                    best = error, (x, penalty, f"radius {radius}, {'counts' if counts else 'bits'}")
-        return chosen.setdefault((kind, id(split)), best[1])
+    def linear(self, kind: str, split: Split, seed: int) -> _Answer:
+        x, _, penalty, name = self.best_circular(kind, split, seed)
+        rows = self.rows(split)
+        predictions = next(ridge(x[rows], self.dataset.targets[rows], x[split.test], [penalty]))
+        return predictions, f"{name}, penalty {penalty:.3g}", None
 
-    def fit(make: _Make, inputs, config: TrainConfig, split: Split, name: str) -> TrainResult:
-        config = dataclasses.replace(config, steps=min(config.steps, steps or config.steps))
-        folder = Path(run_dir) / name if run_dir else None
-        rows = split.train, split.validation
-        return train(make(), inputs, targets, *rows, config, run_dir=folder, resume=resume)
-
-    def fit_again(
-        make: _Make, inputs, config: TrainConfig, split: Split, name: str, chosen: TrainResult
-    ) -> TrainResult:
-        """On training and validation rows, for as many steps as were best on the latter."""
-        config = dataclasses.replace(config, steps=chosen.best_step, patience=0)
-        folder = Path(run_dir) / f"{name}-refit" if run_dir else None
-        rows = fitting_rows(split)
-        return train(make(), inputs, targets, rows, (), config, run_dir=folder, resume=resume)
-
-    def circular_net(kind: str, split: Split, seed: int) -> _Answer:
-        config = dataclasses.replace(CIRCULAR_TRAINING, seed=seed)
-        counts = "counts" in best_linear(kind, split)[2]
-        best = None
+    def circular_net(self, kind: str, split: Split, seed: int) -> _Answer:
+        """Bits or counts as for the linear head, the radius and the steps chosen anew."""
+        config = replace(CIRCULAR_TRAINING, seed=seed)
+        make = lambda: Head(CIRCULAR_LENGTH, hidden=NET_HIDDEN, rngs=nnx.Rngs(seed))
+        counts = self.best_circular(kind, split, seed).counts
+        fits = []
         for radius in sorted({radius for radius, _ in CIRCULAR_CHOICES}):
-            x = features(kind, radius, counts)
-            result = fit(lambda: _net(seed), x, config, split, f"{kind}-{radius}-{seed}")
-            if best is None or result.validation_mse < best[0].validation_mse:
-                best = result, x, radius
-        result, x, radius = best
-        if refit:
-            result = fit_again(lambda: _net(seed), x, config, split, f"{kind}-{seed}", result)
+            x = self.circular(kind, radius, counts)
+            fits.append((self.fit(make, x, config, split, f"{kind}-{radius}-{seed}"), x, radius))
+        result, x, radius = min(fits, key=lambda fit: fit[0].validation_mse)
+        if self.refit:
+            result = self.fit_again(make, x, config, split, f"{kind}-{seed}", result)
         choice = f"radius {radius}, {'counts' if counts else 'bits'}, {result.best_step} steps"
         return predict_rows(result.model, x[split.test]), choice, None
 
-    def neural(hidden: int, split: Split, seed: int) -> _Answer:
-        config = dataclasses.replace(NEURAL_TRAINING, seed=seed)
+    def neural(self, hidden: int, split: Split, seed: int) -> _Answer:
+        config = replace(NEURAL_TRAINING, seed=seed)
         make = lambda: PropertyModel(hidden=hidden, rngs=nnx.Rngs(seed))
-        name = f"neural-{'net' if hidden else 'linear'}-{seed}"
-        result = fit(make, molecules, config, split, name)
-        choice = f"{result.best_step} steps"
-        if refit:
-            result = fit_again(make, molecules, config, split, name, result)
-        return predict(result.model, molecules.take(split.test)), choice, result.model
+        molecules, name = self.dataset.molecules, f"neural-{'net' if hidden else 'linear'}-{seed}"
+        result = self.fit(make, molecules, config, split, name)
+        if self.refit:
+            result = self.fit_again(make, molecules, config, split, name, result)
+        model = cast(PropertyModel, result.model)
+        return predict(model, molecules.take(split.test)), f"{result.best_step} steps", model
 
-    def of(method: Callable[..., _Answer], kind) -> Callable[[Split, int], _Answer]:
-        return lambda split, seed: method(kind, split, seed)
+    def rows(self, split: Split) -> np.ndarray:
+        """What the tested model is fitted to."""
+        return np.concatenate([split.train, split.validation]) if self.refit else split.train
 
-    return {
-        MEAN: mean,
-        CIRCULAR_LINEAR: of(linear, "circular"),
-        CIRCULAR_NET: of(circular_net, "circular"),
-        MORGAN_LINEAR: of(linear, "morgan"),
-        MORGAN_NET: of(circular_net, "morgan"),
-        NEURAL_LINEAR: of(neural, 0),
-        NEURAL_NET: of(neural, NET_HIDDEN),
-    }
+    def circular(self, kind: str, radius: int, counts: bool) -> np.ndarray:
+        """A circular fingerprint of all molecules; its bits are where its counts are not zero."""
+        if (kind, radius) not in self.counted:
+            compute = circular_fingerprints if kind == "circular" else morgan_fingerprints
+            settings = {"radius": radius, "length": CIRCULAR_LENGTH, "counts": True}
+            self.counted[kind, radius] = compute(self.dataset.molecules, **settings)
+        x = self.counted[kind, radius]
+        return x if counts else (x > 0).astype(x.dtype)
 
+    def best_circular(self, kind: str, split: Split, seed: int) -> _Circular:
+        """The one whose ridge regression has the lowest validation error."""
+        if (kind, seed) not in self.best:
+            errors: dict[float, _Circular] = {}
+            targets = self.dataset.targets
+            for radius, counts in CIRCULAR_CHOICES:
+                x = self.circular(kind, radius, counts)
+                fits = ridge(x[split.train], targets[split.train], x[split.validation], PENALTIES)
+                for penalty, predictions in zip(PENALTIES, fits, strict=True):
+                    error = float(np.mean((predictions - targets[split.validation]) ** 2))
+                    name = f"radius {radius}, {'counts' if counts else 'bits'}"
+                    errors[error] = _Circular(x, counts, penalty, name)
+            self.best[kind, seed] = errors[min(errors)]
+        return self.best[kind, seed]
 
-def _net(seed: int) -> Head:
-    return Head(CIRCULAR_LENGTH, hidden=NET_HIDDEN, rngs=nnx.Rngs(seed))
+    def fit(self, make: _Make, inputs: Inputs, config: TrainConfig, split: Split, name: str) -> TrainResult:
+        config = replace(config, steps=min(config.steps, self.steps or config.steps))
+        return self.train(make, inputs, split.train, split.validation, config, name)
+
+    def fit_again(
+        self,
+        make: _Make,
+        inputs: Inputs,
+        config: TrainConfig,
+        split: Split,
+        name: str,
+        chosen: TrainResult,
+    ) -> TrainResult:
+        """On training and validation rows, for as many steps as were best on the latter."""
+        config = replace(config, steps=chosen.best_step, patience=0)
+        return self.train(make, inputs, self.rows(split), (), config, f"{name}-refit")
+
+    def train(self, make: _Make, inputs: Inputs, train_rows, validation_rows, config, name: str):
+        return train(
+            make(),
+            inputs,
+            self.dataset.targets,
+            train_rows,
+            validation_rows,
+            config,
+            run_dir=self.run_dir / name if self.run_dir else None,
+            resume=self.resume,
+        )
 
 
 def ridge(

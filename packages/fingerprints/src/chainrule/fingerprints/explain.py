@@ -13,11 +13,12 @@ Source: talk, "Interpretability"; Duvenaud, Maclaurin et al., NIPS 2015, section
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 
 from chainrule.fingerprints.batches import MoleculeBatch, atom_slots, prediction_batches
@@ -64,7 +65,7 @@ def feature_weights(model: PropertyModel) -> Float[np.ndarray, " length"]:
     if head.hidden is not None:
         raise ValueError("the head has a hidden layer; train a PropertyModel with hidden=0")
     scale = head.input_scale * np.asarray(head.std[...])
-    return scale * np.asarray(head.output.kernel[...])[:, 0]
+    return scale * np.asarray(cast(nnx.Param, head.output.kernel)[...])[:, 0]
 
 
 def atom_contributions(

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -231,7 +232,7 @@ def _featurize(rows: tuple[str, ...]) -> Molecules:
                 reasons.append(str(error))
                 continue
             atom_codes.add(keys)
-            bonds = mol.GetBonds()
+            bonds = list(mol.GetBonds())
             bond_codes.add([(b.GetBondType(), b.GetIsConjugated(), b.IsInRing()) for b in bonds])
             ends.extend([(base + b.GetBeginAtomIdx(), base + b.GetEndAtomIdx()) for b in bonds])
             atom_counts.append(len(keys))
@@ -349,10 +350,12 @@ class _Codes:
 
 def _save(path: Path, molecules: Molecules) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {k: v for k, v in vars(molecules).items() if isinstance(v, np.ndarray)}
+    names = ("valid", "atom_offsets", "bond_offsets", "atoms", "bonds", "bond_ends")
+    arrays: dict[str, Any] = {name: getattr(molecules, name) for name in names}
+    arrays["reasons"] = np.array(molecules.reasons, np.str_)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
-        np.savez_compressed(file, reasons=np.array(molecules.reasons, np.str_), **arrays)
+        np.savez_compressed(file, **arrays)
     os.replace(part, path)  # whole or absent, also when two processes write at once
 
 

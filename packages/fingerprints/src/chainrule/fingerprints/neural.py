@@ -27,7 +27,7 @@ Source: talk, "Neural graph fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import partial, reduce
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ def neural_fingerprint(weights: Weights, batch: MoleculeBatch) -> Float[Array, "
     Raises:
         ValueError: there are neither as many writes as convolutions nor one more.
     """
-    return molecule_sum(batch, sum(atom_writes(weights, batch)))
+    return molecule_sum(batch, reduce(jnp.add, atom_writes(weights, batch)))
 
 
 def atom_writes(weights: Weights, batch: MoleculeBatch) -> list[Float[Array, "atoms length"]]:
@@ -164,33 +164,33 @@ def init_weights(
         if value < least:
             raise ValueError(f"{name}={value} is too small for variant {variant!r}; least {least}")
 
-    convolutions, writes = [], []  # of shapes, at first
+    convolution_shapes, write_shapes = [], []
     for layer in range(depth + 1):
         features = width if layer else atom_features
         if layer or variant == "original":
-            writes.append(Write((features, length), (length,)))
+            write_shapes.append([(features, length), (length,)])
         if layer < depth:
             own = (features, width) if variant == "original" else None
             per_degree = (DEGREES, features + bond_features, width)
-            convolutions.append(Convolution(own, per_degree, (width,)))
-    shapes = Weights(tuple(convolutions), tuple(writes))
-    leaves, structure = jax.tree.flatten(shapes, is_leaf=_is_shape)
-    return jax.tree.unflatten(structure, _normal(key, scale, tuple(leaves), dtype))
+            convolution_shapes.append([own, per_degree, (width,)])
+    shapes, structure = jax.tree.flatten([convolution_shapes, write_shapes], is_leaf=_is_shape)
+    convolutions, writes = jax.tree.unflatten(structure, _normal(key, scale, tuple(shapes), dtype))
+    return Weights(tuple(Convolution(*c) for c in convolutions), tuple(Write(*w) for w in writes))
 
 
 def _is_shape(node: object) -> bool:
-    return isinstance(node, tuple) and all(isinstance(size, int) for size in node)
+    return isinstance(node, tuple)
 
 
 @partial(jax.jit, static_argnames=("shapes", "dtype"))
 def _normal(
     key: Key[Array, ""], scale: ArrayLike, shapes: tuple[tuple[int, ...], ...], dtype: DTypeLike
-) -> list[Float[Array, "..."]]:
+) -> list[Array]:
     """Arrays of these shapes from one draw (one to compile): normal kernels, zero vectors."""
     sizes = [math.prod(shape) if len(shape) > 1 else 0 for shape in shapes]
     parts = jnp.split(jax.random.normal(key, (sum(sizes),), dtype), list(accumulate(sizes)))
     return [
-        (scale * part.reshape(shape) / math.sqrt(shape[-2])).astype(dtype)
+        jnp.asarray(scale * part.reshape(shape) / math.sqrt(shape[-2]), dtype)
         if len(shape) > 1
         else jnp.zeros(shape, dtype)
         for shape, part in zip(shapes, parts[:-1], strict=True)

@@ -255,15 +255,17 @@ def _validation_error(
     return error
 
 
-def _check_rows(inputs: Inputs, targets: np.ndarray, *parts: np.ndarray) -> None:
+def _check_rows(
+    inputs: Inputs, targets: np.ndarray, train_rows: np.ndarray, validation_rows: np.ndarray
+) -> None:
     if len(inputs) != len(targets):
         raise ValueError(f"{len(inputs)} rows of inputs but {len(targets)} targets")
-    if not len(parts[0]):
+    if not len(train_rows):
         raise ValueError("there are no training rows")
-    both = np.intersect1d(*parts)
+    both = np.intersect1d(train_rows, validation_rows)
     if len(both):
         raise ValueError(f"row {both[0]} is in the training and in the validation rows")
-    for row in np.concatenate(parts):
+    for row in np.concatenate([train_rows, validation_rows]):
         if isinstance(inputs, Molecules) and not inputs.valid[row]:
             raise ValueError(f"row {row} is invalid ({inputs.reasons[row]}); leave it out")
         if not np.isfinite(targets[row]):
