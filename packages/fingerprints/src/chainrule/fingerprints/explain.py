@@ -77,7 +77,7 @@ def atom_contributions(
     sum over atoms and the head is linear.
     """
     head = model.head
-    base = float(head.mean[...] + head.std[...] * head.output.bias[...][0])
+    base = float(head.mean[...] + head.std[...] * cast(nnx.Param, head.output.bias)[...][0])
     scores = _scores(model, molecules, feature_weights(model)[:, None]).sum(axis=(0, 2))
     return np.split(scores, molecules.atom_offsets[1:-1]), base
 
