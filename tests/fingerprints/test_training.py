@@ -135,6 +135,10 @@ def test_a_folder_with_another_run_is_not_resumed_but_can_be_replaced(problem, t
         train(model(), table, targets, rows, held_out, other, run_dir=tmp_path)
     with pytest.raises(ValueError, match="data"):
         train(model(), table, targets + 1, rows, held_out, SHORT, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="data"):  # the same rows, one of them moved
+        train(model(), table, targets, np.arange(119), np.arange(119, 160), SHORT, run_dir=tmp_path)
+    with pytest.raises(ValueError, match="first_weights"):
+        train(model(seed=1), table, targets, rows, held_out, SHORT, run_dir=tmp_path)
     bigger = PropertyModel(depth=2, width=9, length=16, hidden=16, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="parameters"):
         train(bigger, table, targets, rows, held_out, SHORT, run_dir=tmp_path)

@@ -27,13 +27,14 @@ class RunFolder:
         """
         Args:
             path: the folder, made when the run starts.
-            config, params, data: a frozen dataclass, a pytree of arrays, arrays or molecules; a run
-                goes on only with the same settings, shapes and data.
+            config, params, data: a frozen dataclass, the first weights, arrays or molecules; a run
+                goes on only with the same settings, weights to start from, and data.
         """
         self.path = Path(path).expanduser().absolute() if path else None
         self.identity = {
             "config": dataclasses.asdict(config),
             "parameters": [list(np.shape(leaf)) for leaf in jax.tree.leaves(params)],
+            "first_weights": _digest(jax.tree.leaves(params)) if path else "",
             "data": _digest(data) if path else "",
             "featurizer_version": FEATURIZER_VERSION,
         }
@@ -119,5 +120,6 @@ def _digest(data: Sequence[Any]) -> str:
         if isinstance(item, Molecules):
             digest.update("\n".join(item.smiles).encode())
         else:
-            digest.update(np.ascontiguousarray(item).tobytes())
+            array = np.ascontiguousarray(item)
+            digest.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
     return digest.hexdigest()[:24]
