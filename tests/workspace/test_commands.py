@@ -38,7 +38,7 @@ def complaints(module, path=None):
     text, _, _ = call("-m", module, "--help", path=path)
     for words in ([], *([word] for word in subcommands(text))):
         command = ("-m", module, *words, "--help")
-        seconds = min(call(*command, path=path)[2] for _ in range(3))
+        seconds = min(call(*command, path=path)[2] for _ in range(7))
         if seconds > PATIENCE:
             yield f"{module} {' '.join(words)}: --help took {seconds:.2f} s of CPU, more than {PATIENCE} s"
         _, report, _ = call("-X", "importtime", *command, path=path)
