@@ -155,7 +155,18 @@ def test_the_demo_writes_its_table_and_pictures(tmp_path, capsys, monkeypatch):
             assert (tmp_path / f"solubility-{stem}.{suffix}").stat().st_size > 1000
     with (tmp_path / "solubility-predicted.csv").open() as file:
         assert len(list(file)) == 1 + 2 * 127
-    assert (tmp_path / "runs" / "solubility" / "neural-net-0" / "metrics.jsonl").is_file()
+    assert (tmp_path / "runs" / "solubility-seed0-quick-2splits" / "neural-net-0" / "metrics.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [(["--splits", "0"], "--splits 0"), (["--seed", "-1"], "--seed -1"), ([], "Not a directory")],
+)
+def test_the_demo_refuses_bad_options_before_any_work(tmp_path, capsys, options, words):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out" if not options else tmp_path
+    assert main(["demo", "--quick", "--out", str(out), *options]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_the_demo_fails_with_one_line_when_the_data_are_missing(tmp_path, capsys, monkeypatch):

@@ -34,6 +34,13 @@ def test_contributions_of_atoms_add_up_to_the_prediction(table, linear):
 def test_a_row_without_atoms_has_no_contributions(linear):
     contributions, _ = atom_contributions(linear, featurize(["bad", "CC"]))
     assert [len(c) for c in contributions] == [0, 2]
+    assert atom_contributions(linear, featurize([]))[0] == []
+    assert top_fragments(linear, featurize([]), [0])[0].fragments == []
+
+
+def test_mirror_images_are_one_fragment(linear):
+    (feature,) = top_fragments(linear, featurize(["C[C@H](O)N", "C[C@@H](O)N"]), [0], n=20)
+    assert not [fragment.smiles for fragment in feature.fragments if "@" in fragment.smiles]
 
 
 def test_equivalent_atoms_contribute_equally(table, linear):

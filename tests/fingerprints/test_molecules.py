@@ -8,11 +8,11 @@ from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molec
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():
-    rows = ["CCO", "no molecule", "", None, float("nan"), "F[P-](F)(F)(F)(F)F", "*CC", " CC \t", "C1CC"]
+    rows = ["CCO", "nonsense", "", None, float("nan"), "F[P-](F)(F)(F)(F)F", "*CC", " CC \t", "C1CC"]
     table = featurize(rows)
     assert len(table) == len(rows)
     assert table.valid.tolist() == [True, False, False, False, False, False, False, True, False]
-    assert "cannot read 'no molecule'" in table.reasons[1]
+    assert "cannot read 'nonsense'" in table.reasons[1]
     assert table.reasons[2] == table.reasons[3] == table.reasons[4] == "empty cell"
     assert "atom 1" in table.reasons[5] and "6 neighbours" in table.reasons[5]
     assert "dummy" in table.reasons[6]
@@ -26,6 +26,20 @@ def test_rows_worth_a_remark_are_valid_and_say_why():
     assert "2 disconnected pieces" in table.reasons[1]
     assert "Xe" in table.reasons[2]
     assert table.reasons[3] == ""
+
+
+def test_cells_that_are_no_text_or_more_than_a_smiles_say_so():
+    table = featurize([b"CCO", 7, "CCO not a molecule", "C\udcff", "CC"])
+    assert table.valid.tolist() == [False, False, False, False, True]
+    assert "b'CCO'" in table.reasons[0] and "'7'" in table.reasons[1]
+    assert "blanks" in table.reasons[2] and "ASCII" in table.reasons[3]
+
+
+def test_tables_of_no_rows_or_bad_ones_are_handled(table):
+    assert len(table.take([])) == 0 and len(table.take(np.zeros(len(table), bool))) == 0
+    for wrong in ([-1], [len(table)], np.ones(2, bool), np.array([0.5])):
+        with pytest.raises(ValueError):
+            table.take(wrong)
 
 
 def test_a_single_string_is_refused_with_the_way_out():
@@ -88,6 +102,9 @@ def test_a_table_is_featurized_once_and_then_cached(tmp_path, monkeypatch):
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])  # cut off by a kill: made anew, not trusted
     np.testing.assert_array_equal(featurize(rows, cache=tmp_path).atoms, first.atoms)
+    for damaged in (b"", b"PK" + bytes(200)):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(featurize(rows, cache=tmp_path).atoms, first.atoms)
     monkeypatch.setattr(molecules, "FEATURIZER_VERSION", -1)
     featurize(rows, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2  # another featuriser does not read the old file

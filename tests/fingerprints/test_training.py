@@ -190,6 +190,60 @@ def test_divergence_and_unusable_rows_are_errors_that_name_the_way_out(problem):
         TrainConfig(learning_rate=0.0)
 
 
+def test_fewer_training_rows_than_a_batch_are_all_of_it(problem):
+    """Padding never enters the loss: one row's error is that row's alone."""
+    table, targets, _, held_out = problem
+    result = train(model(), table, targets, [3], held_out, TrainConfig(steps=1, batch_size=50))
+    own = predict(model(), table.take([3]))[0] ** 2  # the head's mean is that row's target
+    np.testing.assert_allclose(result.history[0]["train_mse"], own, rtol=1e-4)
+    several = train(model(), table, targets, np.arange(48), held_out, TrainConfig(steps=3, batch_size=50))
+    assert np.isfinite(several.history[-1]["train_mse"])
+
+
+def test_rows_and_targets_are_taken_as_they_are_meant_or_refused(problem):
+    table, targets, rows, held_out = problem
+    mask = np.arange(len(table)) < 120
+    by_mask = train(model(), table, list(targets), mask, ~mask, SHORT)
+    assert_equal_models(by_mask.model, train(model(), table, targets, rows, held_out, SHORT).model)
+    for wrong, words in (
+        (mask[:50], "cannot choose among 160"),
+        ([0, -1], "row -1"),
+        ([0, 160], "row 160"),
+        (np.arange(4) + 0.9, "whole numbers"),
+        ([0, 1, 1], "row 1 is named twice"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            train(model(), table, targets, wrong, (), SHORT)
+    with pytest.raises(ValueError, match=r"targets have shape \(160, 1\)"):
+        train(model(), table, targets[:, None], rows, held_out, SHORT)
+    column = nnx.Linear(3, 1, rngs=nnx.Rngs(0))  # answers (rows, 1): must not broadcast against (rows,)
+    with pytest.raises(ValueError, match="shape"):
+        train(column, np.ones((160, 3), np.float32), targets, rows, held_out, SHORT)
+    features = np.ones((160, 3), np.float32)
+    features[7] = np.nan
+    with pytest.raises(ValueError, match="row 7 has a feature"):
+        train(Head(3, hidden=0, rngs=nnx.Rngs(0)), features, targets, rows, held_out, SHORT)
+
+
+def test_only_a_folder_of_a_run_is_written_to(problem, tmp_path):
+    table, targets, rows, held_out = problem
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "precious").write_text("mine")
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="holds no run"):
+            train(model(), table, targets, rows, held_out, SHORT, run_dir=tmp_path, resume=resume)
+    assert (tmp_path / "checkpoints" / "precious").read_text() == "mine"
+
+
+def test_torn_metrics_do_not_stop_a_resume(problem, tmp_path):
+    table, targets, rows, held_out = problem
+    whole = train(model(), table, targets, rows, held_out, SHORT, run_dir=tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5')  # as a kill in the middle of a line leaves it
+    again = train(model(), table, targets, rows, held_out, SHORT, run_dir=tmp_path)
+    assert again.history == whole.history
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(whole.history)
+
+
 def test_a_head_on_given_features_fits_a_line():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 5)).astype(np.float32)
@@ -201,5 +255,7 @@ def test_a_head_on_given_features_fits_a_line():
 
 
 def test_invalid_rows_are_nan_in_their_place():
+    assert predict(model(), featurize([])).shape == (0,)
+    assert predict(model().fingerprint, featurize([])).shape == (0, 16)
     values = predict(model(), featurize(["CC", "", "CCO"]))
     assert np.isnan(values[1]) and np.isfinite(values[[0, 2]]).all()

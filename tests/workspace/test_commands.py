@@ -11,7 +11,9 @@ import pytest
 resource = pytest.importorskip("resource", reason="CPU seconds of a child are asked for the POSIX way")
 ROOT = Path(__file__).parents[2]
 
-PATIENCE = 0.5  # seconds of CPU, so that a busy machine does not count
+PATIENCE = 0.5  # seconds of CPU, not of the wall; a machine that is slower or shared gets more:
+CALIBRATION = "import asyncio, email.mime.text, http.client, unittest.mock, xml.dom.minidom"
+CALIBRATION_SECONDS = 0.12  # of CPU, on the 2-core machine on which half a second was promised
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "rdkit", "matplotlib", "scipy", "sklearn", "pandas"}
 
 COMMANDS = sorted(file.parent.name for file in ROOT.glob("packages/*/src/chainrule/*/__main__.py"))
@@ -35,12 +37,15 @@ def subcommands(text):
 
 def complaints(module, path=None):
     """One line for every --help of this module that is slow or loads something heavy."""
+    calibration = min(call("-c", CALIBRATION)[2] for _ in range(3))
+    patience = PATIENCE * max(1.0, calibration / CALIBRATION_SECONDS)
     text, _, _ = call("-m", module, "--help", path=path)
     for words in ([], *([word] for word in subcommands(text))):
         command = ("-m", module, *words, "--help")
-        seconds = min(call(*command, path=path)[2] for _ in range(7))
-        if seconds > PATIENCE:
-            yield f"{module} {' '.join(words)}: --help took {seconds:.2f} s of CPU, more than {PATIENCE} s"
+        seconds = min(call(*command, path=path)[2] for _ in range(5))
+        if seconds > patience:
+            command_line = f"{module} {' '.join(words)}"
+            yield f"{command_line}: --help took {seconds:.2f} s of CPU, more than {patience:.2f} s"
         _, report, _ = call("-X", "importtime", *command, path=path)
         loaded = {
             line.rsplit("|", 1)[-1].strip() for line in report.splitlines() if line.startswith("import")
@@ -59,7 +64,7 @@ def test_help_answers_at_once(name):
     ("line", "complaint"),
     [
         ("import json", None),
-        ("import time\nwhile time.process_time() < 0.6: pass\nsys.exit()", "s of CPU"),
+        ("import time\nwhile time.process_time() < 1.5: pass\nsys.exit()", "s of CPU"),
         ("import scipy", "imports ['scipy']"),
         ("if 'train' in sys.argv: import scipy", "tool train: --help imports"),
     ],

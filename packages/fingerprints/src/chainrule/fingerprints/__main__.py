@@ -46,9 +46,12 @@ def main(args: list[str] | None = None) -> int:
     )
     try:
         command.run()
-    except (FileNotFoundError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, ModuleNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

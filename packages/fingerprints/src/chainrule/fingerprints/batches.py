@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules, gather_ranges
+from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules, as_rows, gather_ranges
 
 Arrays = Array | np.ndarray  # a batch is collated by NumPy and used by JAX
 
@@ -87,7 +87,7 @@ def collate(
     Raises:
         ValueError: the molecules do not fit into the bucket.
     """
-    rows = np.asarray(rows, np.int64)
+    rows = as_rows(rows, len(molecules))
     atoms, atom_offsets = gather_ranges(molecules.atom_offsets, rows)
     bonds, bond_offsets = gather_ranges(molecules.bond_offsets, rows)
     degree = molecules.degrees[atoms]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,15 +40,15 @@ class RunFolder:
             "featurizer_version": FEATURIZER_VERSION,
         }
 
-    def restore(self, arrays: Any) -> tuple[Any, dict[str, Any], list[dict[str, int | float]]] | None:
-        """`(arrays, numbers, history)` as given to `save`, or None where there is no checkpoint.
+    def restore(self, arrays: Any) -> tuple[Any, dict[str, Any]] | None:
+        """`(arrays, numbers)` as given to `save`, or None where there is no checkpoint.
 
         Raises:
             ValueError: the folder holds a run with other settings, other data or another model.
         """
-        if self.path is None or not (self.path / "config.json").is_file():
+        found = self._found()
+        if self.path is None or found is None:
             return None
-        found = json.loads((self.path / "config.json").read_text())
         for name in self.identity:
             if found.get(name) != self.identity[name]:
                 raise ValueError(
@@ -67,22 +68,34 @@ class RunFolder:
                     arrays=ocp.args.StandardRestore(leaves), numbers=ocp.args.JsonRestore()
                 ),
             )
-        lines = (self.path / "metrics.jsonl").read_text().splitlines()
-        history = [metrics for metrics in map(json.loads, lines) if metrics["step"] <= step]
-        return jax.tree.unflatten(structure, stored["arrays"]), stored["numbers"], history
+        return jax.tree.unflatten(structure, stored["arrays"]), stored["numbers"]
 
     def start(self, history: Sequence[dict[str, int | float]]) -> None:
-        """Make the folder hold this run and these metrics; what came after them is dropped."""
+        """Make the folder hold this run and these metrics; what came after them is dropped.
+
+        Raises:
+            ValueError: the folder holds something else than a run.
+        """
         if self.path is None:
             return
-        if not history and self.path.exists():
-            for name in ("config.json", "metrics.jsonl"):
-                (self.path / name).unlink(missing_ok=True)
+        if self.path.exists() and any(self.path.iterdir()) and self._found() is None:
+            raise ValueError(f"{self.path} is not empty and holds no run; give another run_dir")
+        if not history:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "config.json").write_text(json.dumps(self.identity, indent=1) + "\n")
-        with (self.path / "metrics.jsonl").open("w") as file:
-            file.writelines(json.dumps(metrics) + "\n" for metrics in history)
+        _write_whole(self.path / "config.json", json.dumps(self.identity, indent=1) + "\n")
+        lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
+        _write_whole(self.path / "metrics.jsonl", lines)
+
+    def _found(self) -> dict[str, Any] | None:
+        """The identity of the run in the folder; None where there is none."""
+        if self.path is None:
+            return None
+        try:
+            found = json.loads((self.path / "config.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return found if isinstance(found, dict) and "featurizer_version" in found else None
 
     def append(self, metrics: dict[str, int | float]) -> None:
         """Add a line to `metrics.jsonl`."""
@@ -114,11 +127,18 @@ class RunFolder:
         return ocp.CheckpointManager(self.path / "checkpoints", options=options)
 
 
+def _write_whole(path: Path, text: str) -> None:
+    """The file has the old content or the new, whenever the process is killed."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
 def _digest(data: Sequence[Any]) -> str:
     digest = hashlib.sha256()
     for item in data:
         if isinstance(item, Molecules):
-            digest.update("\n".join(item.smiles).encode())
+            digest.update(json.dumps(item.smiles).encode())
         else:
             array = np.ascontiguousarray(item)
             digest.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())

@@ -20,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from chainrule.fingerprints.molecules import Molecules, canonical_smiles, featurize, read_sdf
+from chainrule.fingerprints.molecules import (
+    Molecules,
+    as_rows,
+    canonical_smiles,
+    featurize,
+    read_sdf,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Dataset:
         return len(self.targets)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Dataset:
-        rows = np.asarray(rows)
+        rows = as_rows(rows, len(self))
         molecules, targets = self.molecules.take(rows), self.targets[rows]
         return Dataset(self.name, self.target, self.units, molecules, targets)
 
@@ -120,7 +126,7 @@ def read_csv(
     Raises:
         ValueError: a column is missing; says which there are.
     """
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = reader.fieldnames or []
         for column in (smiles_column, target_column):

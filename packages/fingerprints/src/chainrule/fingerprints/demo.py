@@ -60,6 +60,11 @@ def run(
         FileNotFoundError: the data set is not there; says what to put where.
         ModuleNotFoundError: matplotlib is missing.
     """
+    if splits < 1:
+        raise ValueError(f"--splits {splits} must be at least 1")
+    if seed < 0:
+        raise ValueError(f"--seed {seed} must not be negative")
+    out.mkdir(parents=True, exist_ok=True)
     plot_predictions = _plotting()
     console = Console()
     start = time.perf_counter()
@@ -70,7 +75,7 @@ def run(
     n = len(dataset)
     talks_protocol = data == "delaney"
     if talks_protocol:
-        chosen = contiguous_folds(n)[:splits]
+        chosen = contiguous_folds(n)[:splits]  # the talk's five, or the first few of them
         protocol = "contiguous folds: three to train, one to choose by, one to test"
     else:
         chosen = random_splits(n, splits, seed=seed)
@@ -80,6 +85,7 @@ def run(
         f"{dataset.units}; {len(chosen)} {protocol}. About {_minutes(quick, talks_protocol)} minutes on "
         "2 cores."
     )
+    runs = out / "runs" / f"{data}-seed{seed}{'-quick' if quick else ''}-{len(chosen)}splits"
     outcomes: list[Outcome] = []
     with _progress(console) as progress:
         task = progress.add_task("", total=METHODS * len(chosen))
@@ -89,7 +95,7 @@ def run(
             refit=talks_protocol,
             seed=seed,
             steps=steps,
-            run_dir=out / "runs" / data,
+            run_dir=runs,
             resume=resume,
         ):
             outcomes.append(outcome)
@@ -98,10 +104,9 @@ def run(
                 seconds = time.perf_counter() - start
                 console.print(f"split {outcome.split + 1} of {len(chosen)} done, {seconds:.0f} s")
     rows = summarize(outcomes)
-    out.mkdir(parents=True, exist_ok=True)
     files = [_save_table(out / f"{data}.csv", rows, dataset.units)]
     files += [_save_outcomes(out / f"{data}-splits.csv", outcomes)]
-    files += _draw(out, dataset, chosen[0], seed, steps, resume)
+    files += _draw(out, runs, dataset, chosen[0], seed, steps, resume)
     measured, predicted = _pooled(dataset, outcomes, NEURAL_NET)
     rmse = next(row.rmse for row in rows if row.method == NEURAL_NET)
     files += plot_predictions(
@@ -176,7 +181,7 @@ def _print(console: Console, dataset: Dataset, rows: Sequence[Row], n_splits: in
 
 
 def _draw(
-    out: Path, dataset: Dataset, split: Split, seed: int, steps: int | None, resume: bool
+    out: Path, runs: Path, dataset: Dataset, split: Split, seed: int, steps: int | None, resume: bool
 ) -> list[Path]:
     """The fragments behind a linear head's highest and lowest weights.
 
@@ -194,7 +199,7 @@ def _draw(
             split.train,
             split.validation,
             replace(config, steps=steps or config.steps),
-            run_dir=out / "runs" / dataset.name / "pictures",
+            run_dir=runs / "pictures",
             resume=resume,
         ).model,
     )

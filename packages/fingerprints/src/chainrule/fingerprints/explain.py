@@ -73,13 +73,14 @@ def atom_contributions(
 ) -> tuple[list[Float[np.ndarray, " atoms"]], float]:
     """What every atom adds to the prediction of a linear head: `(contributions per row, base)`.
 
-    The prediction of a row is the base plus the sum over its atoms, exactly, for the fingerprint is a
-    sum over atoms and the head is linear.
+    The prediction of a row is the base plus the sum over its atoms, to rounding, for the fingerprint is
+    a sum over atoms and the head is linear.
     """
     head = model.head
     base = float(head.mean[...] + head.std[...] * cast(nnx.Param, head.output.bias)[...][0])
     scores = _scores(model, molecules, feature_weights(model)[:, None]).sum(axis=(0, 2))
-    return np.split(scores, molecules.atom_offsets[1:-1]), base
+    per_row = np.split(scores, molecules.atom_offsets[1:-1]) if len(molecules) else []
+    return per_row, base
 
 
 def top_fragments(
@@ -100,6 +101,8 @@ def top_fragments(
         fragments: dict[str, Fragment] = {}
         for place in np.argsort(-scores[:, :, k], axis=None, kind="stable"):
             layer, atom = divmod(int(place), scores.shape[1])
+            if len(fragments) == n:
+                break
             row = int(owner[atom])
             atoms = surroundings(molecules, atom, first_radius + layer)
             base = int(molecules.atom_offsets[row])
@@ -109,8 +112,6 @@ def top_fragments(
                 activation = float(scores[layer, atom, k])
                 radius = first_radius + layer
                 fragments[name] = Fragment(row, atom - base, radius, within, name, activation)
-            if len(fragments) == n:
-                break
         result.append(Feature(int(feature), float(weights[feature]), list(fragments.values())))
     return result
 
@@ -129,7 +130,7 @@ def _scores(
     model: PropertyModel, molecules: Molecules, directions: Float[np.ndarray, "length k"]
 ) -> Float[np.ndarray, "layers atoms k"]:
     """Projections of what every atom of the table writes in every written layer."""
-    parts = []
+    parts = [np.zeros((len(model.fingerprint.weights.writes), 0, directions.shape[1]), np.float32)]
     for rows, batch in prediction_batches(molecules):
         scores = np.asarray(_project(model.fingerprint.weights, batch, directions))
         parts.append(scores[:, atom_slots(molecules, rows, batch)])

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from chainrule.fingerprints.batches import MoleculeBatch, prediction_batches
+from chainrule.fingerprints.batches import MoleculeBatch, collate, prediction_batches
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.neural import NeuralFingerprint
 
@@ -106,7 +106,8 @@ def predict(model: nnx.Module, molecules: Molecules) -> np.ndarray:
     for rows, batch in prediction_batches(molecules):
         parts.append(np.asarray(forward(graphdef, state, batch))[: len(rows)])
     if not parts:
-        return np.zeros(0, np.float32)
+        nothing = jax.eval_shape(partial(forward, graphdef), state, collate(molecules, []))
+        return np.zeros(nothing.shape, nothing.dtype)
     values = np.concatenate(parts)
     values[~molecules.valid] = np.nan
     return values

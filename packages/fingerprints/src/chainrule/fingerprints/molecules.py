@@ -13,8 +13,10 @@ section 5): 62 for an atom, 6 for a bond, hydrogens implicit.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -110,9 +112,7 @@ class Molecules:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Molecules:
         """The table of these rows, in this order; a row may be taken more than once."""
-        rows = np.asarray(rows)
-        if rows.dtype == bool:
-            rows = np.flatnonzero(rows)
+        rows = as_rows(rows, len(self))
         atoms, atom_offsets = gather_ranges(self.atom_offsets, rows)
         bonds, bond_offsets = gather_ranges(self.bond_offsets, rows)
         shift = np.repeat(atom_offsets[:-1] - self.atom_offsets[rows], np.diff(bond_offsets))
@@ -128,7 +128,7 @@ class Molecules:
         )
 
 
-def featurize(smiles: Iterable[str | float | None], *, cache: str | Path | None = None) -> Molecules:
+def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None) -> Molecules:
     """Read SMILES into graphs, keeping every row.
 
     Args:
@@ -153,16 +153,37 @@ def featurize(smiles: Iterable[str | float | None], *, cache: str | Path | None 
     """
     if isinstance(smiles, str):
         raise TypeError(f"smiles is one string, {smiles!r}; pass a list of SMILES, [{smiles!r}]")
-    rows = tuple(s.strip() if isinstance(s, str) else "" for s in smiles)
+    rows = tuple(_as_text(cell) for cell in smiles)
     if cache is None:
         return _featurize(rows)
-    digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:24]
     path = Path(cache).expanduser() / f"molecules-v{FEATURIZER_VERSION}-{digest}.npz"
     stored = _load(path, rows)
     if stored is None:
         stored = _featurize(rows)
         _save(path, stored)
     return stored
+
+
+def as_rows(rows: Sequence[int] | np.ndarray, n: int) -> Int[np.ndarray, " chosen"]:
+    """Row numbers of a table of n rows, from numbers or from a mask of length n.
+
+    Raises:
+        ValueError: a mask of another length, numbers that are not whole, or a row that is not there.
+    """
+    rows = np.asarray(rows)
+    if rows.dtype == bool:
+        if rows.shape != (n,):
+            raise ValueError(f"a mask of shape {rows.shape} cannot choose among {n} rows")
+        return np.flatnonzero(rows)
+    if rows.size == 0:
+        return np.zeros(0, np.int64)
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"rows are a list of whole numbers or a mask, not {rows.dtype}{rows.shape}")
+    if rows.min() < 0 or rows.max() >= n:
+        wrong = rows.min() if rows.min() < 0 else rows.max()
+        raise ValueError(f"row {wrong} is not there; the rows are 0 to {n - 1}")
+    return rows.astype(np.int64)
 
 
 def gather_ranges(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,8 +207,9 @@ def canonical_smiles(smiles: str) -> str:
 
 
 def fragment_smiles(smiles: str, atoms: Sequence[int]) -> str:
-    """Canonical SMILES of some atoms of a molecule and the bonds between them."""
-    return Chem.MolFragmentToSmiles(Chem.MolFromSmiles(smiles), atomsToUse=list(atoms))
+    """Canonical SMILES of some atoms of a molecule and the bonds between them, without stereochemistry."""
+    mol = Chem.MolFromSmiles(smiles)
+    return Chem.MolFragmentToSmiles(mol, atomsToUse=list(atoms), isomericSmiles=False)
 
 
 def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:
@@ -209,6 +231,14 @@ def morgan_fingerprints(
     for row in np.flatnonzero(molecules.valid):
         values[row] = compute(Chem.MolFromSmiles(molecules.smiles[row]))
     return values
+
+
+def _as_text(cell: object) -> str:
+    """The SMILES of a cell: '' for a missing one; what is no text is named as it is, to be refused."""
+    if isinstance(cell, str):
+        return cell.strip()
+    missing = cell is None or (isinstance(cell, float) and cell != cell)
+    return "" if missing else repr(cell)
 
 
 class _Unreadable(ValueError):
@@ -256,6 +286,8 @@ def _parse(text: str) -> tuple[Chem.Mol, list[_AtomKey], str]:
     """The molecule, what is read of each atom, and a remark; or `_Unreadable`."""
     if not text:
         raise _Unreadable("empty cell")
+    if not text.isascii() or len(text.split()) > 1:  # RDKit would read up to a blank and drop the rest
+        raise _Unreadable(f"{text!r} is not a SMILES: blanks or other than ASCII characters within")
     mol = Chem.MolFromSmiles(text)
     if mol is None:
         raise _Unreadable(f"RDKit cannot read {text!r} as SMILES")
@@ -363,7 +395,7 @@ def _load(path: Path, rows: tuple[str, ...]) -> Molecules | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, zipfile.BadZipFile):  # absent, or cut off: made anew
-        return None
-    reasons = tuple(str(r) for r in arrays.pop("reasons"))
-    return Molecules(smiles=rows, reasons=reasons, **arrays)
+        reasons = tuple(str(reason) for reason in arrays.pop("reasons"))
+        return Molecules(smiles=rows, reasons=reasons, **arrays)
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error, zipfile.BadZipFile):
+        return None  # absent or damaged: made anew

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ from chainrule.fingerprints.batches import (
 )
 from chainrule.fingerprints.checkpoint import RunFolder
 from chainrule.fingerprints.model import Head, forward
-from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.molecules import Molecules, as_rows
 
 Inputs = Molecules | np.ndarray  # a table of molecules, or rows of features
 Metrics = dict[str, int | float]  # step, train_mse, validation_mse
@@ -76,7 +77,7 @@ class TrainingDiverged(FloatingPointError):
 def train(
     model: nnx.Module,
     inputs: Inputs,
-    targets: Float[np.ndarray, " rows"],
+    targets: Sequence[float] | np.ndarray,
     train_rows: Sequence[int] | np.ndarray,
     validation_rows: Sequence[int] | np.ndarray = (),
     config: TrainConfig | None = None,
@@ -105,7 +106,12 @@ def train(
         TrainingDiverged: the error is NaN or infinite.
     """
     config = config or TrainConfig()
-    train_rows, validation_rows = np.asarray(train_rows, int), np.asarray(validation_rows, int)
+    if not isinstance(inputs, Molecules):
+        inputs = np.asarray(inputs)
+    targets = np.asarray(targets, np.float64)
+    if targets.shape != (len(inputs),):
+        raise ValueError(f"targets have shape {targets.shape}; {len(inputs)} rows need ({len(inputs)},)")
+    train_rows, validation_rows = as_rows(train_rows, len(inputs)), as_rows(validation_rows, len(inputs))
     _check_rows(inputs, targets, train_rows, validation_rows)
     model = nnx.clone(model)
     for _, part in nnx.iter_modules(model):
@@ -122,11 +128,11 @@ def train(
     data = (inputs, targets, train_rows, validation_rows)
     folder = RunFolder(run_dir, config, params, data)
     if resume and (checkpoint := folder.restore(state.arrays())):
-        arrays, numbers, history = checkpoint
-        state = _State(*arrays, **numbers, history=history, saved=numbers["step"])
+        arrays, numbers = checkpoint
+        state = _State(*arrays, **numbers, saved=numbers["step"])
     folder.start(state.history)
 
-    to_batch = _batcher(inputs, config.batch_size)
+    to_batch = _batcher(inputs, min(config.batch_size, len(train_rows)))
     validation = _validation_error(graphdef, frozen, inputs, targets, validation_rows)
     order = shuffled_rows(train_rows, config.batch_size, config.seed)
     for _ in range(state.step):  # a resumed run meets the batches that it would have met
@@ -189,8 +195,13 @@ class _State:
     def arrays(self) -> tuple[PyTree, optax.OptState, PyTree]:
         return self.params, self.optimizer, self.best
 
-    def numbers(self) -> dict[str, int | float]:
-        return {"step": self.step, "best_step": self.best_step, "best_error": self.best_error}
+    def numbers(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_error": self.best_error,
+            "history": self.history,
+        }
 
     def take_note(self, metrics: Metrics) -> None:
         self.history.append(metrics)
@@ -218,6 +229,11 @@ def _train_step(graphdef, params, frozen, optimizer, batch, targets, variance, l
 
     def loss(params: PyTree) -> Float[Array, ""]:
         predictions = nnx.merge(graphdef, params, frozen)(batch)
+        if predictions.shape != targets.shape:
+            raise ValueError(
+                f"the model answers with shape {predictions.shape} where {targets.shape} is wanted, one "
+                "number per row; take [:, 0] of a last layer of one output"
+            )
         return jnp.mean((predictions - targets) ** 2) / variance
 
     value, gradient = jax.value_and_grad(loss)(params)
@@ -228,7 +244,7 @@ def _train_step(graphdef, params, frozen, optimizer, batch, targets, variance, l
 def _batcher(inputs: Inputs, batch_size: int) -> Callable:
     """From rows to what the model takes; always full batches, so nothing is masked."""
     if isinstance(inputs, Molecules):
-        buckets = training_buckets(inputs, min(batch_size, len(inputs)))
+        buckets = training_buckets(inputs, batch_size)
         return lambda rows: training_batch(inputs, rows, buckets)
     return lambda rows: inputs[rows]
 
@@ -258,15 +274,19 @@ def _validation_error(
 def _check_rows(
     inputs: Inputs, targets: np.ndarray, train_rows: np.ndarray, validation_rows: np.ndarray
 ) -> None:
-    if len(inputs) != len(targets):
-        raise ValueError(f"{len(inputs)} rows of inputs but {len(targets)} targets")
     if not len(train_rows):
         raise ValueError("there are no training rows")
+    for rows in (train_rows, validation_rows):
+        ordered = np.sort(rows)
+        for repeated in ordered[1:][ordered[1:] == ordered[:-1]]:
+            raise ValueError(f"row {repeated} is named twice; take() a table that holds it twice")
     both = np.intersect1d(train_rows, validation_rows)
     if len(both):
         raise ValueError(f"row {both[0]} is in the training and in the validation rows")
     for row in np.concatenate([train_rows, validation_rows]):
         if isinstance(inputs, Molecules) and not inputs.valid[row]:
             raise ValueError(f"row {row} is invalid ({inputs.reasons[row]}); leave it out")
+        if not isinstance(inputs, Molecules) and not np.isfinite(inputs[row]).all():
+            raise ValueError(f"row {row} has a feature that is not finite; leave it out")
         if not np.isfinite(targets[row]):
             raise ValueError(f"row {row} has target {targets[row]}; leave it out")
