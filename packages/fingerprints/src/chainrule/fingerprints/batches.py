@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules, as_rows, gather_ranges
+from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules
+from chainrule.fingerprints.rows import as_rows, gather_ranges
 
 Arrays = Array | np.ndarray  # a batch is collated by NumPy and used by JAX
 

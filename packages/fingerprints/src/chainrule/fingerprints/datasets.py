@@ -22,11 +22,11 @@ from jaxtyping import Float
 
 from chainrule.fingerprints.molecules import (
     Molecules,
-    as_rows,
     canonical_smiles,
     featurize,
     read_sdf,
 )
+from chainrule.fingerprints.rows import as_rows
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from chainrule.fingerprints.batches import (
 )
 from chainrule.fingerprints.checkpoint import RunFolder
 from chainrule.fingerprints.model import Head, forward
-from chainrule.fingerprints.molecules import Molecules, as_rows
+from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.rows import as_rows
 
 Inputs = Molecules | np.ndarray  # a table of molecules, or rows of features
 Metrics = dict[str, int | float]  # step, train_mse, validation_mse
