@@ -1,0 +1,164 @@
+"""Iterate towards x with increment(x) = 0: what a problem is, what a solver does, and the loop that runs both.
+
+iterate(solver, problem, x, tolerance)   step until a step is short                     -> x, Stats
+unroll(solver, problem, x, tolerance)    the same in a loop that JAX differentiates     -> x, Stats
+
+Problem   increment(x) = f(x) - x, or -F(x), or -grad objective(x), and x moved along it
+Solver    start(x) makes what it remembers, advance(problem, x, memory, ...) takes one Step
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from chainrule.core.status import Stats, Status
+from chainrule.core.tolerance import (
+    Tolerance,
+    inexact_leaves,
+    is_inexact,
+    max_abs,
+    measure_of,
+    other_leaves,
+    replace_inexact,
+)
+
+
+class Problem(NamedTuple):
+    """What there is to solve: x where increment(x) = 0."""
+
+    increment: Callable[[PyTree], PyTree]  # floating leaves as in x; the others mean nothing
+    move: Callable[[PyTree, ArrayLike], PyTree]  # x, damping -> x + damping * increment(x)
+    objective: Callable[[PyTree], Array] | None = None  # what a minimisation minimises
+
+
+def map_problem(f: Callable[[PyTree], PyTree]) -> Problem:
+    """x = f(x). Integer leaves go where f sends them, undamped."""
+
+    def increment(x):
+        return jax.tree.map(lambda y, x: y - x if is_inexact(x) else x, f(x), x)
+
+    def move(x, damping):
+        y = f(x)
+        if _is_one(damping):
+            return y
+        pairs = zip(inexact_leaves(x), inexact_leaves(y), strict=True)
+        return replace_inexact(y, [x + _like(damping, x) * (y - x) for x, y in pairs])
+
+    return Problem(increment, move)
+
+
+def increment_problem(
+    increment: Callable[[PyTree], PyTree], objective: Callable[[PyTree], Array] | None = None
+) -> Problem:
+    """increment(x) = 0, on floating leaves."""
+
+    def move(x, damping):
+        scale = (lambda d: d) if _is_one(damping) else (lambda d: _like(damping, d) * d)
+        return jax.tree.map(lambda x, d: x + scale(d), x, increment(x))
+
+    return Problem(increment, move, objective)
+
+
+class Step(NamedTuple):
+    """One step of a solver from x."""
+
+    image: PyTree  # where the step leads, before any safeguard: the answer, if the step was short
+    onward: PyTree  # where to go on from, if it was not
+    memory: Any
+    trusted: Bool[Array, ""] | bool = True  # False: short as it may be, this step is no sign of a solution
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """How to iterate: a frozen dataclass of settings, which may be traced arrays."""
+
+    @property
+    def linear_solver(self) -> Any: ...  # for the linear system of the derivative, unless told otherwise
+
+    def start(self, x: PyTree) -> Any: ...
+
+    def advance(
+        self, problem: Problem, x: PyTree, memory: Any, steps: Array, tolerance: Tolerance
+    ) -> Step: ...
+
+
+class _Loop(NamedTuple):
+    steps: Int[Array, ""]
+    x: PyTree
+    residual: Float[Array, ""]  # length of the last step
+    first: Float[Array, ""]  # of the first one, or of rounding noise if that is longer
+    long: Bool[Array, ""]  # whether the last step was too long to stop
+    memory: Any  # the solver's
+
+
+def iterate(solver: Solver, problem: Problem, x: PyTree, tolerance: Tolerance) -> tuple[PyTree, Stats]:
+    """Step until a step is short, each vmap lane by itself: the talk's `fixed_point`, with an end."""
+    start, goes_on, advance = _loop(solver, problem, x, tolerance)
+    return _finish(lax.while_loop(goes_on, advance, start))
+
+
+def unroll(
+    solver: Solver, problem: Problem, x: PyTree, tolerance: Tolerance, max_steps: int
+) -> tuple[PyTree, Stats]:
+    """The same steps, in a scan that reverse mode can walk back: it keeps every iterate."""
+    start, goes_on, advance = _loop(solver, problem, x, tolerance)
+
+    @jax.checkpoint
+    def body(loop, _):
+        return lax.cond(goes_on(loop), advance, lambda loop: loop, loop), None
+
+    return _finish(lax.scan(body, start, length=max_steps)[0])
+
+
+def _loop(solver, problem, x, tolerance):
+    measure = measure_of(x)
+    noise = float(jnp.finfo(measure).eps) ** 0.5
+    zero = jnp.zeros((), measure)
+    start = _Loop(jnp.zeros((), jnp.int32), x, zero, zero, jnp.asarray(True), solver.start(x))
+
+    def goes_on(loop):
+        return loop.long & (loop.steps < tolerance.max_steps)
+
+    def advance(loop):
+        image, onward, memory, trusted = solver.advance(problem, loop.x, loop.memory, loop.steps, tolerance)
+        new, old = lax.stop_gradient((image, loop.x))
+        residual, size = max_abs(differences(new, old), measure), max_abs(new, measure)
+        first = jnp.where(loop.steps == 0, jnp.maximum(residual, noise * size), loop.first)
+        # NaN compares as short, and so do infinities: they end the loop, and _finish tells them apart.
+        long = residual > tolerance.atol + tolerance.rtol * size
+        if trusted is not True:
+            long |= ~trusted & jnp.isfinite(residual)
+        for after, before in zip(other_leaves(new), other_leaves(old), strict=True):
+            long |= jnp.any(after != before)
+        if onward is not image:
+            onward = jax.tree.map(lambda onward, image: jnp.where(long, onward, image), onward, image)
+        return _Loop(loop.steps + 1, onward, residual, first, long, memory)
+
+    return start, goes_on, advance
+
+
+def _finish(loop: _Loop) -> tuple[PyTree, Stats]:
+    finite = jnp.isfinite(loop.residual)
+    failure = jnp.where(finite, Status.MAX_STEPS, Status.NONFINITE)
+    failure = jnp.where(loop.residual > loop.first, Status.DIVERGED, failure)
+    status = jnp.where(~loop.long & finite, Status.CONVERGED, failure).astype(jnp.int32)
+    return loop.x, Stats(loop.steps, loop.residual, status)
+
+
+def differences(x: PyTree, y: PyTree) -> list[Array]:
+    """x - y, floating leaf by floating leaf."""
+    return [x - y for x, y in zip(inexact_leaves(x), inexact_leaves(y), strict=True)]
+
+
+def _is_one(damping: ArrayLike) -> bool:
+    return isinstance(damping, int | float) and bool(damping == 1)
+
+
+def _like(number: ArrayLike, leaf: Array) -> Array:
+    """A real number in the precision of the leaf, which it then does not change."""
+    return jnp.asarray(number).astype(leaf.real.dtype)
