@@ -221,7 +221,7 @@ def test_unrolled_needs_to_know_how_many_steps():
     with pytest.raises(TypeError, match=r"max_steps is traced.*Unrolled\(max_steps=\.\.\.\)"):
         jax.jit(lambda n: solve(n, Unrolled()))(300)
     np.testing.assert_allclose(jax.jit(lambda n: solve(n, Unrolled(300)))(250), np.sqrt(2), rtol=1e-10)
-    with pytest.raises(TypeError, match=r"those of Newton hold solves .* take Implicit\(\)"):
+    with pytest.raises(TypeError, match=r"those of Newton hold searches .* take Implicit\(\)"):
         fixed_point(descent, 2.0, 1.0, solver=Newton(), adjoint=Unrolled())
     for mistake in (lambda: Unrolled(0), lambda: OneStep(0)):
         with pytest.raises(ValueError, match="integer of at least 1, got 0"):

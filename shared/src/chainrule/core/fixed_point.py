@@ -185,8 +185,8 @@ def argmin(
         solver: `NewtonCG()`, which goes downhill from any start; or `Picard(damping)`, gradient descent with
             that step size, and `Anderson(damping=...)`, its acceleration: best with a step size near one over
             the largest curvature. They stop wherever the gradient is zero.
-        adjoint: as in `fixed_point`. "auto" solves the linear system by conjugate gradients after NewtonCG, or
-            else like the iteration itself.
+        adjoint: as in `fixed_point`. "auto" solves the linear system by conjugate gradients after NewtonCG,
+            or else like the iteration itself.
 
     Returns:
         Solution, as `fixed_point` does.
@@ -242,7 +242,8 @@ def _solve(
         adjoint = Implicit()
     if not isinstance(adjoint, Adjoint):
         raise TypeError(
-            f"{caller}: adjoint must be 'auto', Implicit(), Neumann(), OneStep() or Unrolled(), got {adjoint!r}"
+            f"{caller}: adjoint must be 'auto', Implicit(), Neumann(), OneStep() or Unrolled(), "
+            f"got {adjoint!r}"
         )
     tolerance = lax.stop_gradient(tolerance_for(traced.x0, rtol, atol, max_steps, caller))
     system = System(caller, problem, traced.params, _stopped(solver), tolerance, max_steps, on_failure)

@@ -1,4 +1,4 @@
-"""Iterate towards x with increment(x) = 0: what a problem is, what a solver does, and the loop that runs both.
+"""Iterate towards x with increment(x) = 0: what a problem is, what a solver does, the loop that runs both.
 
 iterate(solver, problem, x, tolerance)   step until a step is short                     -> x, Stats
 unroll(solver, problem, x, tolerance)    the same in a loop that JAX differentiates     -> x, Stats

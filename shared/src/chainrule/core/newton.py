@@ -25,8 +25,8 @@ from chainrule.core.tolerance import is_inexact, max_abs, measure_of
 class Newton:
     """Newton's method, matrix-free and with backtracking: x <- x - t (dF/dx)^-1 F.
 
-    The linear system is solved only as well as the last step was long, which keeps convergence superlinear; t is
-    halved until |F| falls. Integer leaves in x are refused.
+    The linear system is solved only as well as the last step was long, which keeps convergence superlinear;
+    t is halved until |F| falls. Integer leaves in x are refused.
     """
 
     linear_solver: LinearSolver = GMRES()  # noqa: RUF009 (frozen)
@@ -42,7 +42,7 @@ class Newton:
         size = _norm(r, memory.dtype)
         step = self.linear_solver.solve(jacobian, _negative(r), linear_tolerance)
         step = _unless_nonfinite(size, step)
-        # A solver that broke down, on a singular Jacobian say, may return zero: a short step, and no solution.
+        # A solver that broke down, at a singular Jacobian say, may return zero: short, and no solution.
         left = _norm(_add(jacobian(step), r), memory.dtype)
         falls = lambda t, x: _norm(problem.increment(x), memory.dtype) <= (1 - 1e-4 * t) * size
         onward = _backtrack(x, step, falls, self.max_halvings, memory.dtype)
@@ -54,8 +54,9 @@ class Newton:
 class NewtonCG:
     """Newton's method for a minimum: conjugate gradients on H d = -grad, ended at negative curvature.
 
-    The step is halved until the objective falls by a part of what its slope promises (Armijo), so the iteration goes
-    downhill from any start. A short step where curvature was negative is not taken for a minimum.
+    The step is halved until the objective falls by a part of what its slope promises (Armijo), so the
+    iteration goes downhill from any start. A short step where curvature was negative is not taken for a
+    minimum.
     """
 
     max_halvings: int = 30

@@ -26,7 +26,7 @@ from chainrule.core.tolerance import inexact_leaves, max_abs, measure_of, replac
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Picard:
-    """Repeat the map: x <- x + damping (f(a, x) - x); for a root x - damping F, for a minimum gradient descent.
+    """Repeat the map: x <- x + damping (f(a, x) - x); for a minimum this is gradient descent.
 
     Converges where the damped map contracts, at the rate of its contraction. Costs one evaluation a step.
     """
@@ -54,9 +54,9 @@ class Anderson:
 
         x_{k+1} = y_k - sum_j gamma_j dy_j,    gamma = argmin |r_k - sum_j gamma_j dr_j|^2 + ridge |gamma|^2.
 
-    On a linear map this is GMRES in disguise: it takes about the square root of Picard's steps, and may converge
-    where Picard does not. A step costs one evaluation and some 4 `history` vector operations; memory is that
-    of 2 `history` copies of x. On maps that contract fast Picard is quicker.
+    On an affine map this is GMRES in disguise: it takes about the square root of Picard's steps, and may
+    converge where Picard does not. A step costs one evaluation and some 4 `history` vector operations; memory
+    is that of 2 `history` copies of x. On maps that contract fast Picard is quicker.
     """
 
     history: int = 5  # differences remembered
@@ -107,14 +107,17 @@ class Anderson:
 
 def _products(past, vectors, measure):
     """Re <past_j, v> for every j and each v of two, in one pass over the past."""
-    total = 0
+    products = []
     for i, rows in enumerate(past):
         pair = jnp.stack([v[i].reshape(-1) for v in vectors], 1)
         rows = rows.reshape(rows.shape[0], -1)
         if jnp.iscomplexobj(rows):
             rows, pair = (jnp.concatenate([z.real, z.imag], axis) for z, axis in ((rows, 1), (pair, 0)))
         wide = jnp.promote_types(rows.dtype, measure)
-        total += jnp.matmul(rows, pair, precision="highest", preferred_element_type=wide).astype(measure)
+        products.append(
+            jnp.matmul(rows, pair, precision="highest", preferred_element_type=wide).astype(measure)
+        )
+    total = sum(products[1:], products[0])
     return total[:, 0], total[:, 1]
 
 
