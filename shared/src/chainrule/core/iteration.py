@@ -88,12 +88,16 @@ class Solver(Protocol):
 
 
 class _Loop(NamedTuple):
-    steps: Int[Array, ""]
     x: PyTree
+    record: Float[Array, " 4"]  # one array, as each costs a loop over many lanes a kernel launch
+    memory: Any  # the solver's
+
+
+class _Record(NamedTuple):
+    steps: Float[Array, ""]  # taken: exact up to 2**24
     residual: Float[Array, ""]  # length of the last step
     first: Float[Array, ""]  # of the first one, or of rounding noise if that is longer
-    long: Bool[Array, ""]  # whether the last step was too long to stop
-    memory: Any  # the solver's
+    short: Float[Array, ""]  # the length from which on a step is short enough to stop
 
 
 def iterate(solver: Solver, problem: Problem, x: PyTree, tolerance: Tolerance) -> tuple[PyTree, Stats]:
@@ -118,36 +122,41 @@ def unroll(
 def _loop(solver, problem, x, tolerance):
     measure = measure_of(x)
     noise = float(jnp.finfo(measure).eps) ** 0.5
-    zero = jnp.zeros((), measure)
-    start = _Loop(jnp.zeros((), jnp.int32), x, zero, zero, jnp.asarray(True), solver.start(x))
+    start = _Loop(x, jnp.array([0, 1, 1, 0], measure), solver.start(x))
 
     def goes_on(loop):
-        return loop.long & (loop.steps < tolerance.max_steps)
+        # NaN compares as short, and so do infinities: they end the loop, and _finish tells them apart.
+        last = _Record(*loop.record)
+        return (last.residual > last.short) & (last.steps < tolerance.max_steps)
 
     def advance(loop):
-        image, onward, memory, trusted = solver.advance(problem, loop.x, loop.memory, loop.steps, tolerance)
+        last = _Record(*loop.record)
+        steps = last.steps.astype(jnp.int32)
+        image, onward, memory, trusted = solver.advance(problem, loop.x, loop.memory, steps, tolerance)
         new, old = lax.stop_gradient((image, loop.x))
         residual, size = max_abs(differences(new, old), measure), max_abs(new, measure)
-        first = jnp.where(loop.steps == 0, jnp.maximum(residual, noise * size), loop.first)
-        # NaN compares as short, and so do infinities: they end the loop, and _finish tells them apart.
-        long = residual > tolerance.atol + tolerance.rtol * size
-        if trusted is not True:
-            long |= ~trusted & jnp.isfinite(residual)
+        first = jnp.where(last.steps == 0, jnp.maximum(residual, noise * size), last.first)
+        short = tolerance.atol + tolerance.rtol * size
         for after, before in zip(other_leaves(new), other_leaves(old), strict=True):
-            long |= jnp.any(after != before)
+            trusted &= jnp.all(after == before)
+        if trusted is not True:
+            short = jnp.where(trusted, short, -1)
         if onward is not image:
-            onward = jax.tree.map(lambda onward, image: jnp.where(long, onward, image), onward, image)
-        return _Loop(loop.steps + 1, onward, residual, first, long, memory)
+            on = lambda onward, image: jnp.where(residual > short, onward, image)
+            onward = jax.tree.map(on, onward, image)
+        record = _Record(last.steps + 1, residual, first, short)
+        return _Loop(onward, jnp.stack(record), memory)
 
     return start, goes_on, advance
 
 
 def _finish(loop: _Loop) -> tuple[PyTree, Stats]:
-    finite = jnp.isfinite(loop.residual)
+    last = _Record(*loop.record)
+    finite = jnp.isfinite(last.residual)
     failure = jnp.where(finite, Status.MAX_STEPS, Status.NONFINITE)
-    failure = jnp.where(loop.residual > loop.first, Status.DIVERGED, failure)
-    status = jnp.where(~loop.long & finite, Status.CONVERGED, failure).astype(jnp.int32)
-    return loop.x, Stats(loop.steps, loop.residual, status)
+    failure = jnp.where(last.residual > last.first, Status.DIVERGED, failure)
+    status = jnp.where((last.residual <= last.short) & finite, Status.CONVERGED, failure)
+    return loop.x, Stats(last.steps.astype(jnp.int32), last.residual, status.astype(jnp.int32))
 
 
 def differences(x: PyTree, y: PyTree) -> list[Array]:
