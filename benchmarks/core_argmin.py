@@ -172,14 +172,12 @@ def compare_steps(d=300):
     }
     print(f"\nsteps{'':28}{'Picard':>8}{'Anderson(5)':>13}{'part':>7}")
     for name, (f, a, x0, rtol) in maps.items():
-        plain, fast = (
-            int(
-                jax.jit(lambda a, s=s: fixed_point(f, a, x0, solver=s, rtol=rtol, max_steps=5000))(
-                    a
-                ).stats.steps
-            )
-            for s in (Picard(), Anderson(5))
-        )
+
+        def steps(solver, f=f, a=a, x0=x0, rtol=rtol):
+            solve = lambda a: fixed_point(f, a, x0, solver=solver, rtol=rtol, max_steps=5000)
+            return int(jax.jit(solve)(a).stats.steps)
+
+        plain, fast = steps(Picard()), steps(Anderson(5))
         print(f"  {name:31}{plain:8}{fast:13}{fast / plain:7.0%}")
 
 

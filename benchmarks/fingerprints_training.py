@@ -44,10 +44,7 @@ def main() -> None:
     print(f"jax {jax.__version__} on {jax.default_backend()}, {versions}, {threads or 'all'} threads")
     featurizing(dataset.molecules.smiles)
     print("\nmolecules per second, training, median of", REPETITIONS)
-    print(
-        f"{'batch':>6}{'hidden':>7}{'length':>7}{'ours':>9}{'PyG':>9}{'ratio':>7}{'degree<=5':>11}{'ratio':>7}"
-        f"{'compile s':>11}{'temp MB':>9}"
-    )
+    print(header(bool(peers)))
     for batch_size, hidden, length in sizes:
         rows = np.random.default_rng(0).permutation(len(dataset))[:batch_size]
         step, compile_seconds, megabytes = our_step(dataset, rows, hidden, length)
@@ -55,10 +52,19 @@ def main() -> None:
         if peers:
             steps += peers(dataset, rows, hidden, length)
         rates = [batch_size / seconds for seconds in alternate(steps)]
-        cells = f"{rates[0]:9.0f}"
-        for rate in rates[1:]:
-            cells += f"{rate:9.0f}{rates[0] / rate:7.2f}"
-        print(f"{batch_size:6}{hidden:7}{length:7}{cells}{compile_seconds:11.1f}{megabytes:9.1f}", flush=True)
+        print(line(batch_size, hidden, length, rates, compile_seconds, megabytes), flush=True)
+
+
+def header(peers: bool) -> str:
+    names = f"{'PyG':>11}{'ratio':>7}{'degree<=5':>11}{'ratio':>7}" if peers else ""
+    return f"{'batch':>6}{'hidden':>7}{'length':>7}{'ours':>9}{names}{'compile s':>11}{'temp MB':>9}"
+
+
+def line(batch_size, hidden, length, rates, compile_seconds, megabytes) -> str:
+    """One row of the table: our rate, and each peer's with the ratio of ours to it."""
+    ours, *others = rates
+    cells = "".join(f"{rate:11.0f}{ours / rate:7.2f}" for rate in others)
+    return f"{batch_size:6}{hidden:7}{length:7}{ours:9.0f}{cells}{compile_seconds:11.1f}{megabytes:9.1f}"
 
 
 def alternate(steps) -> list[float]:

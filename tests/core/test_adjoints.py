@@ -25,6 +25,8 @@ from chainrule.core import (
 )
 from chainrule.core.testing import check_derivatives, compilations
 
+pytestmark = pytest.mark.slow  # compiles derivatives of derivatives
+
 IMPLICIT = [Implicit(), *(Implicit(s) for s in (Picard(), Anderson(), GMRES(), BiCGStab(), Dense()))]
 EXACT = [*IMPLICIT, Neumann(), Neumann(Anderson())]  # in the limit of tight tolerances
 

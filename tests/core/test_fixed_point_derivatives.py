@@ -8,6 +8,8 @@ import pytest
 from chainrule.core import fixed_point
 from chainrule.core.testing import check_derivatives, check_vjp
 
+pytestmark = pytest.mark.slow  # compiles derivatives of derivatives
+
 
 def newton(a, x):
     return (x + a / x) / 2

@@ -43,6 +43,7 @@ def environments(table, row, radius):
     return [[layer[a] for a in range(first, last)] for layer in layers]
 
 
+@pytest.mark.slow
 def test_hashes_tell_environments_apart_exactly_as_they_differ(table):
     radius, rows = 3, np.arange(len(table))
     batch = collate(table, rows)
@@ -75,6 +76,7 @@ def test_every_environment_is_written_to_its_entry(table, write_atoms):
     assert not counts[len(table) :].any()
 
 
+@pytest.mark.slow
 def test_numbering_order_and_company_do_not_matter(table):
     rng = np.random.default_rng(0)
     expected = circular_fingerprints(table, radius=3, length=512, counts=True)

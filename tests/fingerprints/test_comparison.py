@@ -6,9 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 from sklearn.linear_model import Ridge
 
-from chainrule.fingerprints import contiguous_folds, load, predict, random_splits, read_csv
+from chainrule.fingerprints import (
+    Head,
+    contiguous_folds,
+    demo,
+    load,
+    predict,
+    random_splits,
+    read_csv,
+    train,
+)
 from chainrule.fingerprints.__main__ import main
 from chainrule.fingerprints.comparison import (
     MEAN,
@@ -83,6 +93,22 @@ def test_tables_keep_unusable_rows_with_their_reasons(tmp_path):
         read_csv(file, smiles_column="SMILES", target_column="y")
 
 
+def test_a_table_in_another_encoding_is_an_error_that_says_where_and_how_to_read_it(tmp_path):
+    file = tmp_path / "mine.csv"
+    for mark in (b"", b"\xef\xbb\xbf"):  # a byte order mark is no part of the table, but of the file
+        content = mark + "name,smiles,y\nwater,O,1\nAcétate,CC(=O)[O-],2\n".encode("latin-1")
+        file.write_bytes(content)
+        place = rf"mine\.csv is not utf-8.*line 3 has the byte 0xe9, number {content.index(0xE9)} of the file"
+        with pytest.raises(ValueError, match=rf"{place}.*encoding='latin-1'"):
+            read_csv(file, smiles_column="smiles", target_column="y")
+    file.write_bytes(content[3:])
+    dataset = read_csv(file, smiles_column="smiles", target_column="y", encoding="latin-1")
+    assert dataset.targets.tolist() == [1, 2] and dataset.molecules.valid.all()
+    file.write_text('smiles,y\nC,1\n"CC,' + "2\nCCC,3\n" * 20_000)
+    with pytest.raises(ValueError, match=r"mine\.csv cannot be read as CSV beyond line 2 .*quote"):
+        read_csv(file, smiles_column="smiles", target_column="y")
+
+
 def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
     import pooch
 
@@ -112,6 +138,7 @@ def few_choices(monkeypatch):
     monkeypatch.setattr("chainrule.fingerprints.comparison.CIRCULAR_CHOICES", ((1, False), (2, True)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_choices")
 @pytest.mark.parametrize("refit", [False, True])
 def test_every_method_is_tested_on_the_rows_it_never_saw(refit):
@@ -140,6 +167,7 @@ def test_every_method_is_tested_on_the_rows_it_never_saw(refit):
         np.testing.assert_allclose(seen.predictions, unseen.predictions, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_choices")
 def test_the_demo_writes_its_table_and_pictures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("chainrule.fingerprints.demo.QUICK_STEPS", 20)
@@ -158,9 +186,49 @@ def test_the_demo_writes_its_table_and_pictures(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "runs" / "solubility-seed0-quick-2splits" / "neural-net-0" / "metrics.jsonl").is_file()
 
 
+def test_the_table_is_printed_and_kept_whatever_becomes_of_the_pictures(tmp_path, capsys, monkeypatch):
+    def guess(dataset, splits, **settings):
+        for name in (MEAN, NEURAL_NET):
+            yield Outcome(name, 0, 4.2, "", splits[0].test, np.zeros(len(splits[0].test)), None)
+
+    def fail(*args, **kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(demo, "compare", guess)
+    monkeypatch.setattr(demo, "_draw", fail)
+    assert main(["demo", "--quick", "--out", str(tmp_path)]) == 1
+    printed, error = capsys.readouterr()
+    assert error == "error: no space left\n"
+    assert NEURAL_NET in printed and "4.20" in printed and "solubility-splits.csv" in printed
+    assert (tmp_path / "solubility.csv").stat().st_size > 50
+
+
+def test_a_demo_that_may_not_resume_says_which_options_help(tmp_path, capsys, monkeypatch):
+    def fit(dataset, splits, *, run_dir, resume, **settings):
+        x, head = np.ones((len(dataset), 1), np.float32), Head(1, hidden=0, rngs=nnx.Rngs(0))
+        yield train(head, x, dataset.targets, [0, 1], run_dir=run_dir / "head", resume=resume)
+
+    monkeypatch.setattr(demo, "compare", fit)
+    folder = tmp_path / "runs" / "solubility-seed0-quick-2splits" / "head"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"featurizer_version": 1, "config": "another"}')
+    assert main(["demo", "--quick", "--out", str(tmp_path), "--resume"]) == 1
+    error = capsys.readouterr().err
+    assert "holds a run with config another" in error and "run_dir" not in error
+    assert error.endswith("; give another --out, or leave out --resume to replace it\n")
+    (folder / "config.json").write_text("mine")
+    assert main(["demo", "--quick", "--out", str(tmp_path), "--resume"]) == 1
+    assert capsys.readouterr().err.endswith("is not empty and holds no run; give another --out\n")
+
+
 @pytest.mark.parametrize(
     "options, words",
-    [(["--splits", "0"], "--splits 0"), (["--seed", "-1"], "--seed -1"), ([], "Not a directory")],
+    [
+        (["--splits", "0"], "--splits 0"),
+        (["--data", "delaney", "--splits", "9"], "delaney has 5 folds; give --splits 5 or fewer"),
+        (["--seed", "-1"], "--seed -1"),
+        ([], "Not a directory"),
+    ],
 )
 def test_the_demo_refuses_bad_options_before_any_work(tmp_path, capsys, options, words):
     (tmp_path / "file").write_text("")

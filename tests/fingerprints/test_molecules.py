@@ -1,5 +1,7 @@
 """Every row of a table survives; what became of it is said; the features are what they claim."""
 
+import time
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -13,6 +15,7 @@ def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():
     assert len(table) == len(rows)
     assert table.valid.tolist() == [True, False, False, False, False, False, False, True, False]
     assert "cannot read 'nonsense'" in table.reasons[1]
+    assert "'C1CC'" in table.reasons[8]
     assert table.reasons[2] == table.reasons[3] == table.reasons[4] == "empty cell"
     assert "atom 1" in table.reasons[5] and "6 neighbours" in table.reasons[5]
     assert "dummy" in table.reasons[6]
@@ -33,6 +36,38 @@ def test_cells_that_are_no_text_or_more_than_a_smiles_say_so():
     assert table.valid.tolist() == [False, False, False, False, True]
     assert "b'CCO'" in table.reasons[0] and "'7'" in table.reasons[1]
     assert "blanks" in table.reasons[2] and "ASCII" in table.reasons[3]
+
+
+def test_a_row_too_long_to_be_read_in_time_is_kept_with_its_reason():
+    """RDKit assigns stereochemistry and finds rings in quadratic time: a long row would stall the batch."""
+    most = molecules.MAX_CHARACTERS
+    table = featurize(["CCO", "C(C)" * (most // 4), "C" * (most + 1)])
+    assert table.valid.tolist() == [True, True, False]
+    assert table.atoms_per_molecule.tolist() == [3, most // 2, 0]
+    assert table.reasons[2].endswith(f"is {most + 1} characters long; at most {most} are read")
+    for endless in ("c1ccccc1" * 100_000, "C(" * 300_000 + "C" + ")" * 300_000):
+        (reason,) = featurize([endless]).reasons
+        assert "characters long" in reason and len(reason) < 200
+
+
+@pytest.mark.parametrize("text", ["C(C)" * 2500, "C=C" * 3333, "N[C@@H](CCCCN)C(=O)" * 500 + "O"])
+def test_reading_without_stereochemistry_is_not_slower_than_linear(text):
+    """What MolFromSmiles spends on stereochemistry in these is 0.3 to 5 seconds."""
+    start = time.process_time()
+    molecules._read(text)
+    assert time.process_time() - start < 0.2
+
+
+def test_what_is_read_is_what_rdkit_reads_stereochemistry_aside(table):
+    spellings = [Chem.MolToSmiles(Chem.AddHs(Chem.MolFromSmiles(smiles))) for smiles in table.smiles]
+    odd = ["[H]n1cccc1", "[H][H]", "[2H]C", "[H]/C=C/F", "[H][C@](F)(Cl)Br", "C[B-]([H])(C)C", "[H]P([H])[H]"]
+    for smiles in [*table.smiles, *spellings, *odd]:
+        ours, whole = molecules._read(smiles), Chem.MolFromSmiles(smiles)
+        Chem.RemoveStereochemistry(whole)
+        assert [molecules._atom_key(a) for a in ours.GetAtoms()] == [
+            molecules._atom_key(a) for a in whole.GetAtoms()
+        ]
+        assert Chem.MolToSmiles(ours, isomericSmiles=False) == Chem.MolToSmiles(whole, isomericSmiles=False)
 
 
 def test_tables_of_no_rows_or_bad_ones_are_handled(table):

@@ -104,6 +104,7 @@ def test_degrees_have_weights_of_their_own(table):
         np.testing.assert_array_equal(moved, table.sizes[:, degree] > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
 def test_numbering_of_atoms_does_not_matter(table, variant, dtype, tolerance):
@@ -128,6 +129,7 @@ def test_numbering_of_atoms_does_not_matter(table, variant, dtype, tolerance):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_order_company_and_padding_do_not_matter(table, variant):
     weights = random_weights(variant, np.float32, depth=4, width=8, length=16)
@@ -144,6 +146,7 @@ def test_order_company_and_padding_do_not_matter(table, variant):
             assert (alone[1:] == 0).all()
 
 
+@pytest.mark.slow
 def test_a_prediction_does_not_depend_on_the_rest_of_the_table(table):
     """The original normalised by the statistics of the test batch, and failed this."""
     model = PropertyModel(rngs=nnx.Rngs(0))
@@ -152,6 +155,7 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_table(table):
     np.testing.assert_allclose(together, alone, atol=1e-5 * np.abs(together).max(), rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_derivatives_with_respect_to_all_weights(table, variant):
     weights = random_weights(variant, np.float64, depth=2, width=4, length=5)
@@ -159,6 +163,7 @@ def test_derivatives_with_respect_to_all_weights(table, variant):
     check_derivatives(lambda w: neural_fingerprint(w, batch) ** 2, (weights,), order=1)
 
 
+@pytest.mark.slow
 def test_gradients_do_not_see_padding(table):
     weights = random_weights("talk", np.float64, depth=3, width=4, length=5)
 
@@ -171,6 +176,7 @@ def test_gradients_do_not_see_padding(table):
         np.testing.assert_allclose(loose, tight, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_module_is_the_pure_function_with_its_weights(table, variant):
     layer = NeuralFingerprint(depth=2, width=4, length=8, variant=variant, rngs=nnx.Rngs(0))
@@ -183,6 +189,7 @@ def test_the_module_is_the_pure_function_with_its_weights(table, variant):
     assert any(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_one_vmap(table):
     batch = collate(table, [1, 4, 5])
     stacked = jax.vmap(lambda key: init_weights(key, depth=2, width=4, length=8))(
@@ -194,6 +201,7 @@ def test_an_ensemble_is_one_vmap(table):
         np.testing.assert_allclose(together[member], neural_fingerprint(weights, batch), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_large_random_weights_make_every_write_a_hard_choice(table):
     """The limit in which a neural fingerprint is a circular one."""
     weights = init_weights(jax.random.key(0), depth=2, width=20, length=32, scale=100.0)

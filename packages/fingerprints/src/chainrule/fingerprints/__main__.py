@@ -22,7 +22,7 @@ class Demo:
     out: Path = Path("demo-output")
     """Where the table, the pictures and the runs are written."""
     splits: int = 5
-    """Number of splits or folds."""
+    """Number of splits, or of delaney's 5 folds."""
     seed: int = 0
     """Of the splits, the first weights and the order of the batches."""
     quick: bool = False

@@ -21,6 +21,16 @@ import numpy as np
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 
 
+class AnotherRun(ValueError):
+    """A folder holds something else than the run that was to be kept there."""
+
+    def __init__(self, found: str, *, replaceable: bool):
+        way_out = "give another run_dir" + (", or resume=False to replace it" if replaceable else "")
+        super().__init__(f"{found}; {way_out}")
+        self.found = found
+        self.replaceable = replaceable  # whether a run that does not resume may take its place
+
+
 class RunFolder:
     """Writes and reads one run. Without a path every method does nothing."""
 
@@ -44,16 +54,17 @@ class RunFolder:
         """`(arrays, numbers)` as given to `save`, or None where there is no checkpoint.
 
         Raises:
-            ValueError: the folder holds a run with other settings, other data or another model.
+            AnotherRun: the folder holds a run with other settings, other data or another model.
         """
         found = self._found()
         if self.path is None or found is None:
             return None
         for name in self.identity:
             if found.get(name) != self.identity[name]:
-                raise ValueError(
+                raise AnotherRun(
                     f"{self.path} holds a run with {name} {found.get(name)}, this one has "
-                    f"{self.identity[name]}; give another run_dir, or resume=False to replace it"
+                    f"{self.identity[name]}",
+                    replaceable=True,
                 )
         with self._manager() as manager:
             step = manager.latest_step()
@@ -74,12 +85,12 @@ class RunFolder:
         """Make the folder hold this run and these metrics; what came after them is dropped.
 
         Raises:
-            ValueError: the folder holds something else than a run.
+            AnotherRun: the folder holds something else than a run.
         """
         if self.path is None:
             return
         if self.path.exists() and any(self.path.iterdir()) and self._found() is None:
-            raise ValueError(f"{self.path} is not empty and holds no run; give another run_dir")
+            raise AnotherRun(f"{self.path} is not empty and holds no run", replaceable=False)
         if not history:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)

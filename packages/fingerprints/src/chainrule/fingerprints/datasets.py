@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,24 +118,46 @@ def read_csv(
     name: str = "",
     target: str = "",
     units: str = "",
+    encoding: str = "utf-8-sig",
     cache: str | Path | None = None,
 ) -> Dataset:
     """A table of SMILES and numbers; row i of the file is row i of the result.
 
     A row whose target is no number becomes invalid, like one whose SMILES cannot be read.
 
+    Args:
+        encoding: of the file; the default is UTF-8 with or without a byte order mark.
+
     Raises:
-        ValueError: a column is missing; says which there are.
+        ValueError: a column is missing; says which there are. Or the file has another encoding, or is no
+            CSV; says where.
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(_decoded(path, encoding), newline=""))
+    try:
         columns = reader.fieldnames or []
         for column in (smiles_column, target_column):
             if column not in columns:
                 raise ValueError(f"{path} has no column {column!r}; it has {', '.join(columns)}")
         rows = [(row[smiles_column], row[target_column]) for row in reader]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} cannot be read as CSV beyond line {reader.line_num} ({error}): is a quote not closed?"
+        ) from None
     molecules = featurize([smiles for smiles, _ in rows], cache=cache)
     return _dataset(name or Path(path).stem, target or target_column, units, molecules, rows)
+
+
+def _decoded(path: str | Path, encoding: str) -> str:
+    content = Path(path).read_bytes()
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        at = len(content) - len(error.object) + error.start  # the decoder may have skipped a byte order mark
+        line = content.count(b"\n", 0, at) + 1
+        raise ValueError(
+            f"{path} is not {encoding}: line {line} has the byte 0x{content[at]:02x}, number {at} of the "
+            "file. Save it as UTF-8, or give its encoding, such as encoding='latin-1'"
+        ) from None
 
 
 def find(source: Source, data_dir: str | Path | None = None) -> Path:

@@ -8,10 +8,11 @@ Source: talk, "Predictive performance" and "Interpretability".
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from chainrule.fingerprints.checkpoint import AnotherRun
 from chainrule.fingerprints.comparison import (
     NEURAL_NET,
     NEURAL_TRAINING,
@@ -39,6 +41,7 @@ from chainrule.fingerprints.splits import Split, contiguous_folds, random_splits
 from chainrule.fingerprints.training import train
 
 QUICK_SPLITS, QUICK_STEPS = 2, 100
+FOLDS = 5  # of the talk's protocol
 METHODS = 7
 N_FRAGMENTS = 6
 PICTURE_WEIGHT_DECAY = 1.0
@@ -57,11 +60,14 @@ def run(
     """Compare, draw, print; see the command's `--help` for the arguments. Returns the table.
 
     Raises:
+        ValueError: an option makes no sense, or --out has runs that are not these.
         FileNotFoundError: the data set is not there; says what to put where.
         ModuleNotFoundError: matplotlib is missing.
     """
     if splits < 1:
         raise ValueError(f"--splits {splits} must be at least 1")
+    if data == "delaney" and splits > FOLDS:
+        raise ValueError(f"--splits {splits}: delaney has {FOLDS} folds; give --splits {FOLDS} or fewer")
     if seed < 0:
         raise ValueError(f"--seed {seed} must not be negative")
     out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +81,7 @@ def run(
     n = len(dataset)
     talks_protocol = data == "delaney"
     if talks_protocol:
-        chosen = contiguous_folds(n)[:splits]  # the talk's five, or the first few of them
+        chosen = contiguous_folds(n, FOLDS)[:splits]
         protocol = "contiguous folds: three to train, one to choose by, one to test"
     else:
         chosen = random_splits(n, splits, seed=seed)
@@ -87,7 +93,7 @@ def run(
     )
     runs = out / "runs" / f"{data}-seed{seed}{'-quick' if quick else ''}-{len(chosen)}splits"
     outcomes: list[Outcome] = []
-    with _progress(console) as progress:
+    with _progress(console) as progress, _in_words_of_the_command():
         task = progress.add_task("", total=METHODS * len(chosen))
         for outcome in compare(
             dataset,
@@ -104,12 +110,16 @@ def run(
                 seconds = time.perf_counter() - start
                 console.print(f"split {outcome.split + 1} of {len(chosen)} done, {seconds:.0f} s")
     rows = summarize(outcomes)
-    files = [_save_table(out / f"{data}.csv", rows, dataset.units)]
-    files += [_save_outcomes(out / f"{data}-splits.csv", outcomes)]
-    files += _draw(out, runs, dataset, chosen[0], seed, steps, resume)
+    tables = [
+        _save_table(out / f"{data}.csv", rows, dataset.units),
+        _save_outcomes(out / f"{data}-splits.csv", outcomes),
+    ]
+    _print(console, dataset, rows, len(chosen), quick)
+    _print_files(console, "\nWritten:", tables)  # before the pictures: whatever becomes of them, this is had
+
     measured, predicted = _pooled(dataset, outcomes, NEURAL_NET)
     rmse = next(row.rmse for row in rows if row.method == NEURAL_NET)
-    files += plot_predictions(
+    pictures = plot_predictions(
         out / f"{data}-predicted",
         measured,
         predicted,
@@ -117,14 +127,28 @@ def run(
         target=dataset.target,
         units=dataset.units,
     )
-    _print(console, dataset, rows, len(chosen), quick)
-    console.print(
-        f"\n{time.perf_counter() - start:.0f} s on {platform.machine()} {jax.default_backend()}, "
-        f"jax {jax.__version__}. Written:"
-    )
+    with _in_words_of_the_command():
+        pictures += _draw(out, runs, dataset, chosen[0], seed, steps, resume)
+    seconds = time.perf_counter() - start
+    where = f"{platform.machine()} {jax.default_backend()}, jax {jax.__version__}"
+    _print_files(console, f"{seconds:.0f} s on {where}. Drawn:", pictures)
+    return rows
+
+
+@contextlib.contextmanager
+def _in_words_of_the_command() -> Iterator[None]:
+    """An error of a run's folder with the options that help, which `train` knows under other names."""
+    try:
+        yield
+    except AnotherRun as error:
+        or_replace = ", or leave out --resume to replace it" if error.replaceable else ""
+        raise ValueError(f"{error.found}; give another --out{or_replace}") from None
+
+
+def _print_files(console: Console, title: str, files: Sequence[Path]) -> None:
+    console.print(title)
     for file in files:
         console.print(f"  {file}", soft_wrap=True, highlight=False)
-    return rows
 
 
 def _minutes(quick: bool, refit: bool) -> int:

@@ -2,12 +2,14 @@
 
 One can
 - put a head on a neural fingerprint (`PropertyModel`), or on any given features (`Head`),
-- predict a whole table, invalid rows as NaN in their place (`predict`, `fingerprints`).
+- predict a whole table, invalid rows as NaN in their place (`predict`),
+- take the units off a model (`standardized`), so that float32 has to hold no target of ten million.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +48,11 @@ class Head(nnx.Module):
 
     def fit_scale(self, targets: Float[np.ndarray, " rows"]) -> None:
         """Take mean and standard deviation from the training targets."""
-        self.mean[...] = jnp.asarray(targets.mean(), jnp.float32)
-        self.std[...] = jnp.asarray(targets.std() or 1.0, jnp.float32)
+        self.set_scale(targets.mean(), targets.std() or 1.0)
+
+    def set_scale(self, mean: float, std: float) -> None:
+        self.mean[...] = jnp.asarray(mean, jnp.float32)
+        self.std[...] = jnp.asarray(std, jnp.float32)
 
     def __call__(self, features: Float[Array, "rows features"]) -> Float[Array, " rows"]:
         values = self.input_scale * features
@@ -90,6 +95,22 @@ class PropertyModel(nnx.Module):
         return self.head(self.fingerprint(batch))
 
 
+def standardized(model: nnx.Module) -> tuple[nnx.Module, float, float]:
+    """`(inner, mean, std)` with model(x) = mean + std * inner(x), where inner answers are of order one.
+
+    Far from zero, float32 cannot tell neighbouring targets apart (near 1e7 it knows whole numbers only);
+    `train` and `predict` go by the inner model and put the units on in float64. Only a `PropertyModel`
+    or a `Head` is known to end in its scale; of any other model, (model, 0, 1).
+    """
+    if type(model) not in (PropertyModel, Head):
+        return model, 0.0, 1.0
+    inner = nnx.clone(model)
+    head = inner.head if isinstance(inner, PropertyModel) else cast(Head, inner)
+    mean, std = float(head.mean[...]), float(head.std[...])
+    head.set_scale(0.0, 1.0)
+    return inner, mean, std
+
+
 def predict(model: nnx.Module, molecules: Molecules) -> np.ndarray:
     """What a model answers for every row of a table, in order; NaN where the row is invalid.
 
@@ -98,30 +119,62 @@ def predict(model: nnx.Module, molecules: Molecules) -> np.ndarray:
         molecules: the table.
 
     Returns:
-        rows, or rows x features. At most one compilation per shape in `PREDICTION_BUCKETS`, whatever
-        the molecules, and one more for each doubling that a giant molecule needs.
+        rows, or rows x features; in float64 if from a `PropertyModel`. At most one compilation per shape
+        in `PREDICTION_BUCKETS`, whatever the molecules, and one more for each doubling that a giant
+        molecule needs.
+
+    Raises:
+        ValueError: the model changes when called, see `apply`.
     """
-    graphdef, state = nnx.split(model)
+    inner, mean, std = standardized(model)
+    graphdef, state = nnx.split(inner)
     parts = []
     for rows, batch in prediction_batches(molecules):
         parts.append(np.asarray(forward(graphdef, state, batch))[: len(rows)])
     if not parts:
         nothing = jax.eval_shape(partial(forward, graphdef), state, collate(molecules, []))
-        return np.zeros(nothing.shape, nothing.dtype)
+        parts.append(np.zeros(nothing.shape, nothing.dtype))
     values = np.concatenate(parts)
     values[~molecules.valid] = np.nan
-    return values
+    return values if inner is model else _with_units(values, mean, std)
 
 
 def predict_rows(
     model: nnx.Module, features: Float[np.ndarray, "rows features"]
 ) -> Float[np.ndarray, " rows"]:
-    """What a `Head` answers for rows of features."""
-    graphdef, state = nnx.split(model)
-    return np.asarray(forward(graphdef, state, np.asarray(features, np.float32)))
+    """What a `Head` answers for rows of features, in float64."""
+    inner, mean, std = standardized(model)
+    graphdef, state = nnx.split(inner)
+    return _with_units(np.asarray(forward(graphdef, state, np.asarray(features, np.float32))), mean, std)
+
+
+def _with_units(values: np.ndarray, mean: float, std: float) -> np.ndarray:
+    return mean + std * values.astype(np.float64)
 
 
 @partial(jax.jit, static_argnames="graphdef")
 def forward(graphdef: nnx.GraphDef, state: PyTree, inputs) -> Array:
-    """A split model applied to its inputs; compiled once for each architecture and shape."""
-    return nnx.merge(graphdef, state)(inputs)
+    """`apply`, compiled once for each architecture and shape."""
+    return apply(graphdef, state, inputs)
+
+
+def apply(graphdef: nnx.GraphDef, state: PyTree, inputs) -> Array:
+    """A split model applied to its inputs; for use under jit.
+
+    Raises:
+        ValueError: at once, if a call leaves the model other than it was, as BatchNorm and Dropout do
+            while they train: its answers depend on the company of a molecule, or on chance.
+    """
+    model = nnx.merge(graphdef, state, copy=True)  # a copy of this trace's own, which may change
+    answers = model(inputs)
+    before = {path: variable.get_value() for path, variable in nnx.to_flat_state(state)}
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        if variable.get_value() is not before.get(path):
+            raise ValueError(
+                f"a call of the model changes its {'.'.join(map(str, path))} ({type(variable).__name__}), as "
+                "BatchNorm and Dropout do while they train; here only the weights learn, and no answer "
+                "depends on other rows or on chance. Switch such layers off (model.eval()), take LayerNorm, "
+                "weight_decay or patience in their place, or write the training loop yourself (README, "
+                "'A layer of your own network')"
+            )
+    return answers

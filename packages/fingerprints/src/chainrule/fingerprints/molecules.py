@@ -39,6 +39,8 @@ SYMBOLS = (
 ).split()
 MAX_DEGREE = 5  # Algorithm 2 has weights H^1 .. H^5; degree 0 (a lone atom) has its own
 DEGREES = MAX_DEGREE + 1
+# RDKit looks for rings and finds bonds in a time that grows with the square of the size: a second here.
+MAX_CHARACTERS = 10_000
 _HYDROGENS = 5  # 0 .. 3, then "4 or more"
 _VALENCES = 6  # 0 .. 4, then "5 or more"
 ATOM_FEATURES = (
@@ -135,8 +137,8 @@ def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None) -> Mole
 
     Args:
         smiles: one SMILES per row; surrounding blanks are ignored. `None`, NaN, an empty cell, text
-            that is no SMILES, a dummy atom `*` and an atom with more than 5 neighbours make a row
-            that is kept as invalid, with its reason.
+            that is no SMILES or is longer than 10,000 characters, a dummy atom `*` and an atom with more
+            than 5 neighbours make a row that is kept as invalid, with its reason.
         cache: a folder. The result is stored there under a name made of the SMILES and of the
             featuriser's version, and read back the next time.
 
@@ -174,16 +176,12 @@ def canonical_smiles(smiles: str) -> str:
     Raises:
         ValueError: RDKit cannot read it.
     """
-    mol = Chem.MolFromSmiles(smiles)
-    if mol is None:
-        raise ValueError(f"RDKit cannot read {smiles!r} as SMILES")
-    return Chem.MolToSmiles(mol, isomericSmiles=False)
+    return Chem.MolToSmiles(_read(smiles), isomericSmiles=False)
 
 
 def fragment_smiles(smiles: str, atoms: Sequence[int]) -> str:
     """Canonical SMILES of some atoms of a molecule and the bonds between them, without stereochemistry."""
-    mol = Chem.MolFromSmiles(smiles)
-    return Chem.MolFragmentToSmiles(mol, atomsToUse=list(atoms), isomericSmiles=False)
+    return Chem.MolFragmentToSmiles(_read(smiles), atomsToUse=list(atoms), isomericSmiles=False)
 
 
 def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:
@@ -203,7 +201,7 @@ def morgan_fingerprints(
     compute = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
     values = np.full((len(molecules), length), np.nan, np.float32)
     for row in np.flatnonzero(molecules.valid):
-        values[row] = compute(Chem.MolFromSmiles(molecules.smiles[row]))
+        values[row] = compute(_read(molecules.smiles[row]))
     return values
 
 
@@ -222,9 +220,8 @@ class _Unreadable(ValueError):
 def _featurize(rows: tuple[str, ...]) -> Molecules:
     atom_codes = _Codes(_atom_features)
     bond_codes = _Codes(_bond_features)
-    ends: list[tuple[int, int]] = []
+    ends: list[tuple[int, int]] = []  # numbered within the molecule
     atom_counts, bond_counts, valid, reasons = [], [], [], []
-    base = 0
     with rdBase.BlockLogs():  # RDKit's own messages; ours are in `reasons`
         for text in rows:
             try:
@@ -236,23 +233,24 @@ def _featurize(rows: tuple[str, ...]) -> Molecules:
                 reasons.append(str(error))
                 continue
             atom_codes.add(keys)
-            bonds = list(mol.GetBonds())
+            bonds = list(map(mol.GetBondWithIdx, range(mol.GetNumBonds())))  # GetBonds() is twice as slow
             bond_codes.add([(b.GetBondType(), b.GetIsConjugated(), b.IsInRing()) for b in bonds])
-            ends.extend([(base + b.GetBeginAtomIdx(), base + b.GetEndAtomIdx()) for b in bonds])
+            ends.extend([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in bonds])
             atom_counts.append(len(keys))
             bond_counts.append(len(bonds))
             valid.append(True)
             reasons.append(reason)
-            base += len(keys)
+    atom_offsets = np.concatenate([[0], np.cumsum(atom_counts, dtype=np.int64)])
+    first_atom = np.repeat(atom_offsets[:-1], bond_counts)[:, None]  # of each bond's molecule
     return Molecules(
         smiles=rows,
         valid=np.array(valid, bool),
         reasons=tuple(reasons),
-        atom_offsets=np.concatenate([[0], np.cumsum(atom_counts, dtype=np.int64)]),
+        atom_offsets=atom_offsets,
         bond_offsets=np.concatenate([[0], np.cumsum(bond_counts, dtype=np.int64)]),
         atoms=atom_codes.table(len(ATOM_FEATURES)),
         bonds=bond_codes.table(len(BOND_FEATURES)),
-        bond_ends=np.array(ends, np.int32).reshape(-1, 2),
+        bond_ends=(np.array(ends, np.int64).reshape(-1, 2) + first_atom).astype(np.int32),
     )
 
 
@@ -260,30 +258,51 @@ def _parse(text: str) -> tuple[Chem.Mol, list[_AtomKey], str]:
     """The molecule, what is read of each atom, and a remark; or `_Unreadable`."""
     if not text:
         raise _Unreadable("empty cell")
+    if len(text) > MAX_CHARACTERS:
+        raise _Unreadable(f"{_shown(text)} is {len(text)} characters long; at most {MAX_CHARACTERS} are read")
     if not text.isascii() or len(text.split()) > 1:  # RDKit would read up to a blank and drop the rest
-        raise _Unreadable(f"{text!r} is not a SMILES: blanks or other than ASCII characters within")
-    mol = Chem.MolFromSmiles(text)
-    if mol is None:
-        raise _Unreadable(f"RDKit cannot read {text!r} as SMILES")
-    keys = [_atom_key(atom) for atom in mol.GetAtoms()]
+        raise _Unreadable(f"{_shown(text)} is not a SMILES: blanks or other than ASCII characters within")
+    mol = _read(text)
+    keys = list(map(_atom_key, map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))))
     if not keys:
         raise _Unreadable(f"no atoms in {text!r}")
-    remarks = []
+    remarks = set()
     for key in set(keys):
         number, degree, *_ = key
-        atom = f"atom {keys.index(key)} of {text!r}"
+        if number in _SYMBOL_INDEX and degree <= MAX_DEGREE:
+            continue
+        atom = f"atom {keys.index(key)} of {_shown(text)}"
         if number == 0:
             raise _Unreadable(f"{atom} is a dummy (*), not an element")
         if degree > MAX_DEGREE:
             raise _Unreadable(f"{atom} has {degree} neighbours; the fingerprint has weights for {MAX_DEGREE}")
-        if number not in _SYMBOL_INDEX:
-            symbol = Chem.GetPeriodicTable().GetElementSymbol(number)
-            remarks.append(f"{symbol} is read as 'other element'")
+        remarks.add(f"{Chem.GetPeriodicTable().GetElementSymbol(number)} is read as 'other element'")
     if len(keys) == 1:
-        remarks.append("a single atom, no bonds")
+        remarks.add("a single atom, no bonds")
     elif "." in text and (pieces := len(Chem.GetMolFrags(mol))) > 1:
-        remarks.append(f"{pieces} disconnected pieces (a salt or mixture), summed")
-    return mol, keys, "; ".join(sorted(set(remarks)))
+        remarks.add(f"{pieces} disconnected pieces (a salt or mixture), summed")
+    return mol, keys, "; ".join(sorted(remarks))
+
+
+_AS_WRITTEN = Chem.SmilesParserParams()
+_AS_WRITTEN.sanitize = _AS_WRITTEN.removeHs = False
+
+
+def _read(text: str) -> Chem.Mol:
+    """What Chem.MolFromSmiles reads, but for stereochemistry: no feature sees it, and to assign it takes
+    RDKit a time that grows with the square of the number of branches."""
+    mol = Chem.MolFromSmiles(text, _AS_WRITTEN)
+    try:
+        if mol is not None:
+            return Chem.RemoveHs(mol, updateExplicitCount=True)  # sanitises too
+        why = ""
+    except Chem.MolSanitizeException as error:
+        why = f": {error}"
+    raise _Unreadable(f"RDKit cannot read {_shown(text)} as SMILES{why}")
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= 100 else f"{text[:80]!r}..."
 
 
 _SYMBOL_INDEX = {Chem.GetPeriodicTable().GetAtomicNumber(s): i for i, s in enumerate(SYMBOLS)}

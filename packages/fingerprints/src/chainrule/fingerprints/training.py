@@ -28,12 +28,13 @@ from chainrule.fingerprints.batches import (
     training_buckets,
 )
 from chainrule.fingerprints.checkpoint import RunFolder
-from chainrule.fingerprints.model import Head, forward
+from chainrule.fingerprints.model import Head, apply, forward, standardized
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.rows import as_rows
 
 Inputs = Molecules | np.ndarray  # a table of molecules, or rows of features
 Metrics = dict[str, int | float]  # step, train_mse, validation_mse
+LOST = 1e-3  # of the targets' spread: a rounding that would show in a small error
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,14 @@ def train(
 ) -> TrainResult:
     """Minimise the mean squared error over `train_rows`; keep the weights best on `validation_rows`.
 
+    A `PropertyModel` or a `Head` is trained on targets of mean 0 and standard deviation 1, so that it
+    loses no digits to a large mean; what is reported is in squared units of the targets.
+
     Args:
         model: maps a `MoleculeBatch` (or rows of features, if `inputs` is an array) to one number per
-            row, in the units of the targets. It is not changed. Where it has a `Head`, that takes mean
-            and standard deviation of the training targets.
+            row, in the units of the targets. It is not changed, and a call must not change it: BatchNorm
+            and Dropout are refused unless switched off by `model.eval()`. Where it has a `Head`, that
+            takes mean and standard deviation of the training targets.
         inputs: a table of molecules, or an array of features.
         targets: one number per row of `inputs`; only the named rows are looked at.
         train_rows, validation_rows: row numbers. Without validation rows the last weights are kept.
@@ -102,8 +107,8 @@ def train(
         log: called with the metrics after every evaluation.
 
     Raises:
-        ValueError: a named row is invalid or has no finite target; or `run_dir` holds a run with
-            other settings, data or model.
+        ValueError: a named row is invalid or has no finite target; a call changes the model; or
+            `run_dir` holds a run with other settings, data or model.
         TrainingDiverged: the error is NaN or infinite.
     """
     config = config or TrainConfig()
@@ -118,9 +123,12 @@ def train(
     for _, part in nnx.iter_modules(model):
         if isinstance(part, Head):
             part.fit_scale(targets[train_rows])
-    graphdef, params, frozen = nnx.split(model, nnx.Param, ...)
-    step_targets = np.asarray(targets, np.float32)
-    variance = np.float32(targets[train_rows].var() or 1.0)
+    inner, mean, std = standardized(model)
+    graphdef, params, frozen = nnx.split(inner, nnx.Param, ...)
+    inner_targets = (targets - mean) / std
+    step_targets = inner_targets.astype(np.float32)
+    variance = np.float32(inner_targets[train_rows].var() or 1.0)
+    _check_digits(step_targets[train_rows], inner_targets[train_rows], variance)
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     learning_rates = np.asarray(schedule(np.arange(config.steps)), np.float32)
     weight_decay = np.float32(config.weight_decay)
@@ -134,7 +142,7 @@ def train(
     folder.start(state.history)
 
     to_batch = _batcher(inputs, min(config.batch_size, len(train_rows)))
-    validation = _validation_error(graphdef, frozen, inputs, targets, validation_rows)
+    validation = _validation_error(graphdef, frozen, inputs, inner_targets, validation_rows)
     order = shuffled_rows(train_rows, config.batch_size, config.seed)
     for _ in range(state.step):  # a resumed run meets the batches that it would have met
         next(order)
@@ -158,8 +166,8 @@ def train(
             continue
         metrics = {
             "step": state.step,
-            "train_mse": float(jnp.mean(jnp.stack(losses))),
-            "validation_mse": validation(state.params),
+            "train_mse": std**2 * float(jnp.mean(jnp.stack(losses))),
+            "validation_mse": std**2 * validation(state.params),
         }
         losses.clear()
         state.take_note(metrics)
@@ -171,7 +179,7 @@ def train(
             state.saved = state.step
     folder.save(state.step, state.arrays(), state.numbers())
     return TrainResult(
-        model=nnx.merge(graphdef, state.best, frozen),
+        model=nnx.merge(graphdef, state.best, nnx.state(model, nnx.Not(nnx.Param))),
         best_step=state.best_step,
         validation_mse=state.best_error if len(validation_rows) else float("nan"),
         steps=state.step,
@@ -229,7 +237,7 @@ def _train_step(graphdef, params, frozen, optimizer, batch, targets, variance, l
     """One update. Learning rate and weight decay are data, so one compilation serves every run."""
 
     def loss(params: PyTree) -> Float[Array, ""]:
-        predictions = nnx.merge(graphdef, params, frozen)(batch)
+        predictions = apply(graphdef, nnx.merge_state(params, frozen), batch)
         if predictions.shape != targets.shape:
             raise ValueError(
                 f"the model answers with shape {predictions.shape} where {targets.shape} is wanted, one "
@@ -284,10 +292,21 @@ def _check_rows(
     both = np.intersect1d(train_rows, validation_rows)
     if len(both):
         raise ValueError(f"row {both[0]} is in the training and in the validation rows")
-    for row in np.concatenate([train_rows, validation_rows]):
-        if isinstance(inputs, Molecules) and not inputs.valid[row]:
+    rows = np.concatenate([train_rows, validation_rows])
+    if isinstance(inputs, Molecules):
+        for row in rows[~inputs.valid[rows]]:
             raise ValueError(f"row {row} is invalid ({inputs.reasons[row]}); leave it out")
-        if not isinstance(inputs, Molecules) and not np.isfinite(inputs[row]).all():
+    else:
+        for row in rows[~np.isfinite(inputs[rows].reshape(len(rows), -1)).all(axis=1)]:
             raise ValueError(f"row {row} has a feature that is not finite; leave it out")
-        if not np.isfinite(targets[row]):
-            raise ValueError(f"row {row} has target {targets[row]}; leave it out")
+    for row in rows[~np.isfinite(targets[rows])]:
+        raise ValueError(f"row {row} has target {targets[row]}; leave it out")
+
+
+def _check_digits(rounded: np.ndarray, targets: np.ndarray, variance: np.float32) -> None:
+    rounding, spread = np.abs(rounded - targets).max(), np.sqrt(variance)
+    if rounding > LOST * spread:
+        raise ValueError(
+            f"float32 rounds the targets by up to {rounding:.2g}, which is much beside their spread of "
+            f"{spread:.2g}; give the model targets less their mean, or train a PropertyModel"
+        )
