@@ -189,7 +189,7 @@ def main():
     with jax.enable_x64(True):
         compare_steps()
         for name in ("ridge", "logistic"):
-            compare(name, *((150, 100, 3) if quick else (1500, 1000, 15)))
+            compare(name, *((150, 100, 3) if quick else (1500, 1000, 7)))
 
 
 if __name__ == "__main__":
