@@ -194,6 +194,7 @@ def test_what_a_partial_holds_can_be_differentiated():
     held = lambda w, x: apply(jax.tree_util.Partial(times, w), x)
     assert jax.grad(held, argnums=(0, 1))(2.0, 3.0) == (3.0, 2.0)
     assert jax.grad(jax.grad(held), argnums=1)(2.0, 3.0) == 1.0
+    assert jax.grad(jax.jit(held), argnums=1)(2.0, 3.0) == 2.0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])

@@ -130,9 +130,12 @@ def test_functions_go_through_jit_and_new_values_compile_nothing():
 
 
 def test_kernels_that_are_traced_must_turn_out_equal():
-    add = jax.jit(lambda f, g: f + g)
-    np.testing.assert_allclose(add(F, G)(X), F(X) + G(X), rtol=1e-13)
-    assert np.isnan(add(F, RKHSFun(rkhs.Matern52(0.9), Q, B))(X)).all()
+    add_and_multiply = jax.jit(lambda f, g: (f + g, inner(f, g)))
+    total, product = add_and_multiply(F, G)
+    np.testing.assert_allclose(total(X), F(X) + G(X), rtol=1e-13)
+    np.testing.assert_allclose(product, inner(F, G), rtol=1e-13)
+    total, product = add_and_multiply(F, RKHSFun(rkhs.Matern52(0.9), Q, B))
+    assert np.isnan(total(X)).all() and np.isnan(product)
 
 
 def test_derivatives_flow_to_the_kernels_of_both_terms():

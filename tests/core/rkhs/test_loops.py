@@ -98,6 +98,16 @@ def test_derivatives_of_a_projection_with_respect_to_the_kernel():
     np.testing.assert_allclose(jax.jit(jax.grad(ours))(1.1), jax.jit(jax.grad(closed))(1.1), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "take_in", [D.project, lambda f: BufferedFun.zero(K, 2, 8) + f], ids=["project", "add"]
+)
+def test_kernels_that_are_traced_must_turn_out_equal(take_in):
+    run = jax.jit(lambda f: take_in(f).coefficients)
+    assert np.isfinite(run(F)).all()
+    assert np.isnan(run(RKHSFun(rkhs.Matern32(1.2), X, A))).all()
+    assert np.isnan(run(RKHSFun(rkhs.Matern32(1.2), Z, A[:4]))).all()
+
+
 def test_points_that_coincide_make_nan_without_jitter():
     twice = jnp.concatenate([Z, Z])
     assert np.isnan(

@@ -31,8 +31,9 @@ def primitive(f: Callable) -> "Primitive":
     """Declare that f is differentiated by the rule that `defvjp` gives, not by looking into it.
 
     What f may take: pytrees of arrays, and anything else, such as functions and strings. Only arrays can
-    be differentiated by. Functions among the arguments must not close over what is differentiated, for
-    no rule says how the result depends on that: pass it as an argument, or make the function a
+    be differentiated by. Functions among the arguments must not close over what is differentiated by, for
+    no rule says how the result depends on that, nor over other traced values if `jax.grad` is outside of
+    the `jax.jit` that traces them: JAX raises an error. Pass such values as arguments, or the function as a
     `jax.tree_util.Partial`, a pytree of what it holds.
 
     f itself is traced as JAX traces any function. A Python `while` over array values runs as it stands

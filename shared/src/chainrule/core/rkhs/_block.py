@@ -47,7 +47,7 @@ class Block:
         return Block(self.points, self.coefficients + other.coefficients, self.key)
 
     def __repr__(self) -> str:
-        return f"{np.shape(self.coefficients)} atoms"
+        return f"{'x'.join(map(str, np.shape(self.coefficients)))} atoms"
 
     def tree_flatten_with_keys(self):
         names = ("points", "coefficients")

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from chainrule.core.rkhs._block import Block
 from chainrule.core.rkhs._pytree import register
 from chainrule.core.rkhs._vector import Vector, is_start_of_sum, number
-from chainrule.core.rkhs.function import RKHSFun, common_space
+from chainrule.core.rkhs.function import RKHSFun, common_space, nan_unless
 from chainrule.core.rkhs.kernels import Kernel
 
 
@@ -70,8 +70,8 @@ class BufferedFun(Vector):
             g, free = other.function, len(other.points) - other.count
         else:
             return NotImplemented
-        kernel, _ = common_space(self.function, g)
-        total = dataclasses.replace(self, kernel=kernel)
+        kernel, _, same = common_space(self.function, g)
+        total = dataclasses.replace(self, coefficients=nan_unless(same, self.coefficients))
         own, elsewhere = Block(self.points, self.coefficients), []
         for block in g.blocks:
             if isinstance(block, Block) and block.key == own.key:  # as the derivative of |f|^2, which is 2 f

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from chainrule.core.rkhs._block import Block
 from chainrule.core.rkhs._pytree import register
 from chainrule.core.rkhs._vector import Vector, is_start_of_sum, number
-from chainrule.core.rkhs.function import RKHSFun, as_function, common_space, floating
+from chainrule.core.rkhs.function import RKHSFun, agree, as_function, common_space, floating, nan_unless
 from chainrule.core.rkhs.kernels import PRECISION, Kernel
 
 
@@ -87,7 +87,7 @@ class Dictionary:
     def project(self, f: Any) -> "DictionaryFun":
         """The function of the span nearest to f in the norm of the space."""
         f = as_function(f)
-        common_space(f, self.zero().function)
+        _, _, same = common_space(f, self.zero().function)
         own = Block(self.points, self.zero().coefficients)
         coefficients, elsewhere = own.coefficients, []
         for block in f.blocks:
@@ -98,7 +98,7 @@ class Dictionary:
         if elsewhere:
             rest = RKHSFun.of_blocks(f.kernel, elsewhere, f.dim)
             coefficients = coefficients + _projected(self, rest.points, rest.coefficients)
-        return DictionaryFun(self, coefficients)
+        return DictionaryFun(self, nan_unless(same, coefficients))
 
 
 @register
@@ -125,15 +125,13 @@ class DictionaryFun(Vector):
             )
         if not isinstance(other, DictionaryFun):
             return NotImplemented
-        same = _is_same(self.dictionary, other.dictionary)
-        if isinstance(same, bool):
-            if not same:
-                raise ValueError(
-                    "DictionaryFun: a sum of functions over different dictionaries; project one first"
-                )
-            return dataclasses.replace(self, coefficients=self.coefficients + other.coefficients)
-        poison = jnp.where(same, 1, jnp.nan).astype(self.coefficients.dtype)
-        return dataclasses.replace(self, coefficients=poison * (self.coefficients + other.coefficients))
+        (mine, its), total = (self.dictionary, other.dictionary), self.coefficients + other.coefficients
+        same = mine is its or agree((mine.kernel, mine.points), (its.kernel, its.points))
+        if same is False:
+            raise ValueError(
+                "DictionaryFun: a sum of functions over different dictionaries; project one first"
+            )
+        return dataclasses.replace(self, coefficients=nan_unless(same, total))
 
     def __mul__(self, factor: Any) -> "DictionaryFun":
         return dataclasses.replace(self, coefficients=number(factor) * self.coefficients)
@@ -147,29 +145,8 @@ class DictionaryFun(Vector):
 def _projected(dictionary, points, coefficients):
     """The coefficients of sum_i a_i k(x_i, .) projected; atoms at points of the dictionary stay."""
     equal = jnp.all(points[:, None] == dictionary.points[None], axis=-1)
-    nearest = jnp.argmax(equal, axis=1)
-    found = jnp.any(equal, axis=1)
-    kept = (
-        jnp.zeros(len(dictionary.points), coefficients.dtype)
-        .at[nearest]
-        .add(jnp.where(found, coefficients, 0))
-    )
-    values = jnp.matmul(
-        dictionary.kernel.gram(dictionary.points, points),
-        jnp.where(found, 0, coefficients),
-        precision=PRECISION,
-    )
+    place, found = jnp.argmax(equal, axis=1), jnp.any(equal, axis=1)
+    staying, projected = jnp.where(found, coefficients, 0), jnp.where(found, 0, coefficients)
+    kept = jnp.zeros(len(dictionary.points), coefficients.dtype).at[place].add(staying)
+    values = jnp.matmul(dictionary.kernel.gram(dictionary.points, points), projected, precision=PRECISION)
     return kept + jax.scipy.linalg.cho_solve((dictionary.factor, True), values)
-
-
-def _is_same(a: Dictionary, b: Dictionary) -> bool | Array:
-    """Whether two dictionaries are one; a traced array if that is for the run to find out."""
-    if a is b or (a.kernel is b.kernel and a.points is b.points):
-        return True
-    leaves, others = jax.tree.leaves((a.kernel, a.points)), jax.tree.leaves((b.kernel, b.points))
-    if jax.tree.structure(a) != jax.tree.structure(b) or any(
-        map(lambda x, y: jnp.shape(x) != jnp.shape(y), leaves, others)
-    ):
-        return False
-    same = jnp.stack([jnp.all(jnp.equal(x, y)) for x, y in zip(leaves, others, strict=True)]).all()
-    return same if isinstance(same, jax.core.Tracer) else bool(same)

@@ -104,6 +104,7 @@ def fit(
     K = kernel.gram(X)
     y = y.astype(jnp.result_type(y, K))
     rtol = jnp.finfo(y.dtype).eps ** 0.75 if rtol is None else rtol
+    noise, rtol = (jnp.asarray(x).astype(y.dtype) for x in (noise, rtol))
     a, stats = _solve(K, noise, y, rtol, max_steps, on_failure)
     return Fit(RKHSFun(kernel, X, a), stats)
 
@@ -149,9 +150,11 @@ def _conjugate_gradients(product: Any, b: Any, size: Any, rtol: Any, max_steps: 
         along = r_sq / (p @ Ap)
         x, shorter = x + along * p, r - along * Ap
         steps = steps + 1
-        is_true = (jnp.linalg.norm(shorter) <= target(x)) | (steps % renew == 0) | (steps == max_steps)
+        seems_done = (jnp.linalg.norm(shorter) <= target(x)) | (steps == max_steps)
+        is_true = seems_done | (steps % renew == 0)
         r = lax.cond(is_true, lambda: b - product(x), lambda: shorter)
-        p = r + jnp.where(is_true, 0, r @ r / r_sq) * p  # from a residual computed anew, begin anew
+        begin_anew = seems_done | (jnp.linalg.norm(r - shorter) > 0.1 * jnp.linalg.norm(r))
+        p = r + jnp.where(begin_anew, 0, r @ r / r_sq) * p
         return x, r, p, steps, is_true
 
     x, r, _, steps, is_true = lax.while_loop(going, step, (jnp.zeros_like(b), b, b, 0, jnp.asarray(True)))

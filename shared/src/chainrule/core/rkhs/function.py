@@ -136,7 +136,7 @@ class RKHSFun(Vector):
             return self
         if not isinstance(other, RKHSFun):
             return NotImplemented
-        kernel, dim = common_space(self, other)
+        kernel, dim, _ = common_space(self, other)
         return RKHSFun.of_blocks(kernel, self.blocks + other.blocks, dim)
 
     def __mul__(self, factor: Any) -> "RKHSFun":
@@ -215,31 +215,36 @@ def _evaluate(kernel, points, coefficients, x):
     return jnp.matmul(gram, coefficients, precision=PRECISION).reshape(x.shape[:-1])
 
 
-def common_space(f: RKHSFun, g: RKHSFun) -> tuple[Kernel, int | None]:
-    """The kernel and the dimension of both."""
+def common_space(f: RKHSFun, g: RKHSFun) -> tuple[Kernel, int | None, bool | Array]:
+    """The kernel and the dimension of both, and whether kernels agree: True, or for the run to find out."""
     if f.dim != g.dim and None not in (f.dim, g.dim):
         raise ValueError(
             f"rkhs: functions of {f.dim} and of {g.dim} coordinates have no sum or inner product"
         )
-    if f.kernel is g.kernel:
-        return f.kernel, f.dim or g.dim
-    (of_f, tree), (of_g, tree_of_g) = jax.tree.flatten(f.kernel), jax.tree.flatten(g.kernel)
-    if tree != tree_of_g or any(a is None for a in map(_common, of_f, of_g)):
+    same = agree(f.kernel, g.kernel)
+    if same is False:
         raise ValueError(
             f"rkhs: functions of different spaces have no sum or inner product: {f.kernel} and {g.kernel}"
         )
-    return jax.tree.unflatten(tree, list(map(_common, of_f, of_g))), f.dim or g.dim
+    return nan_unless(same, f.kernel), f.dim or g.dim, same
 
 
-def _common(a: Any, b: Any) -> Any:
-    """What two hyperparameters are; None if they differ; NaN in lanes where traced ones turn out to."""
-    if a is b:
-        return a
-    if jnp.shape(a) != jnp.shape(b):
-        return None
-    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
-        return jnp.where(a == b, a, jnp.nan)
-    return a if np.array_equal(a, b) else None
+def agree(a: Any, b: Any) -> bool | Array:
+    """Whether two pytrees are equal; a traced array if that is for the run to find out."""
+    (xs, tree), (ys, tree_of_b) = jax.tree.flatten(a), jax.tree.flatten(b)
+    if tree != tree_of_b or any(jnp.shape(x) != jnp.shape(y) for x, y in zip(xs, ys, strict=True)):
+        return False
+    others = [(x, y) for x, y in zip(xs, ys, strict=True) if x is not y]
+    is_traced = lambda pair: any(isinstance(x, jax.core.Tracer) for x in pair)
+    if not all(np.array_equal(*pair) for pair in others if not is_traced(pair)):
+        return False
+    traced = [jnp.all(jnp.equal(*pair)) for pair in others if is_traced(pair)]
+    return jnp.stack(traced).all() if traced else True
+
+
+def nan_unless(same: bool | Array, tree: Any) -> Any:
+    """A pytree of numbers, NaN where what should agree turns out not to."""
+    return tree if same is True else jax.tree.map(lambda x: jnp.where(same, x, jnp.nan), tree)
 
 
 @dataclasses.dataclass(frozen=True)

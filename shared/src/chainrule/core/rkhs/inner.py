@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from chainrule.core.rkhs._argument import evaluate_argument, inner_of_arguments
-from chainrule.core.rkhs.function import as_function, common_space
+from chainrule.core.rkhs.function import as_function, common_space, nan_unless
 from chainrule.core.rkhs.kernels import PRECISION
 
 
@@ -44,7 +44,7 @@ def inner(f: Any, g: Any) -> Float[Array, ""]:
     Source: slides "User-defined types: reproducing kernel Hilbert space", <k(x, .), f> = f(x).
     """
     f, g = as_function(f), as_function(g)
-    common_space(f, g)
+    _, _, same = common_space(f, g)
     (of_f, f), (of_g, g) = f.split(), g.split()
     dtypes = [dtype for dtype in (f.dtype, g.dtype) if dtype is not None]
     total = jnp.zeros((), jnp.result_type(*(dtypes or [float])))
@@ -55,7 +55,8 @@ def inner(f: Any, g: Any) -> Float[Array, ""]:
         for argument in arguments:
             for block in known.atoms():
                 total = total + jnp.dot(block.coefficients, evaluate_argument(argument, block.points))
-    return total + sum(inner_of_arguments(a, b) for a in of_f for b in of_g)
+    total = total + sum(inner_of_arguments(a, b) for a in of_f for b in of_g)
+    return nan_unless(same, total)
 
 
 def norm_sq(f: Any) -> Float[Array, ""]:
