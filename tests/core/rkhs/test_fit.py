@@ -139,7 +139,7 @@ def test_the_residual_that_counts_is_the_true_one():
     x, y = X.astype("float32"), Y.astype("float32")
     found = fit(rkhs.SquaredExponential(1.0), x, y, 1e-5, on_failure="ignore")  # 3100 steps
     K, a = np.asarray(found.function.kernel.gram(x), float), np.asarray(found.function.coefficients, float)
-    np.testing.assert_allclose(found.stats.residual, np.linalg.norm(y - K @ a - 1e-5 * a), rtol=1e-3)
+    np.testing.assert_allclose(found.stats.residual, np.linalg.norm(y - K @ a - 1e-5 * a), rtol=1e-2)
     assert found.stats.status == Status.MAX_STEPS
 
 

@@ -126,7 +126,7 @@ def _loop(solver, problem, x, tolerance):
     def goes_on(loop):
         # NaN compares as short, and so do infinities: they end the loop, and _finish tells them apart.
         last = _Record(*loop.record)
-        return (last.residual > last.short) & (last.steps < tolerance.max_steps)
+        return (last.residual > last.short) & (last.steps < tolerance.max_steps.astype(measure))
 
     def advance(loop):
         last = _Record(*loop.record)

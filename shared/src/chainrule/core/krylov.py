@@ -47,11 +47,18 @@ class Lanczos:
         """Whether A is, from what has been seen of it."""
         return self.asymmetry <= jnp.finfo(self.asymmetry.dtype).eps ** DIGITS
 
-    def matrix(self, beyond: Float[Array, " #steps"]) -> Float[Array, "steps steps"]:
-        """T as a matrix; beyond its rank, where it is apart from the rest, its diagonal is `beyond`."""
-        inside = jnp.arange(self.diagonal.size) < self.rank
-        beside = self.off_diagonal[:-1]
-        return jnp.diag(jnp.where(inside, self.diagonal, beyond)) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+    def matrix(
+        self, beyond: Float[Array, " #steps"], rank: Int[Array, ""] | None = None
+    ) -> Float[Array, "steps steps"]:
+        """The leading part of T, as far as `rank` or a smaller one, with `beyond` on the diagonal after it."""
+        rank = self.rank if rank is None else jnp.minimum(rank, self.rank)
+        index = jnp.arange(self.diagonal.size)
+        beside = jnp.where(index < rank - 1, self.off_diagonal, 0)[:-1]
+        return (
+            jnp.diag(jnp.where(index < rank, self.diagonal, beyond))
+            + jnp.diag(beside, 1)
+            + jnp.diag(beside, -1)
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -144,7 +151,8 @@ def extremal_eigenvalues(
         raise ValueError(f"extremal_eigenvalues: steps must be at least 1, got {steps}")
     T = _lanczos(space.matvec, jax.random.normal(key, (space.size,), space.dtype), min(steps, space.size))
     rtol = float(jnp.finfo(space.dtype).eps) ** 0.75 if rtol is None else rtol
-    return _eigenpair(space, T, rtol, -1.0), _eigenpair(space, T, rtol, 1.0)
+    both = jax.vmap(lambda sign: _eigenpair(space, T, rtol, sign))(jnp.array([-1, 1], T.diagonal.dtype))
+    return jax.tree.map(lambda x: x[0], both), jax.tree.map(lambda x: x[1], both)
 
 
 def _lanczos(matvec: Matvec, v0: Inexact[Array, " n"], steps: int) -> Lanczos:
@@ -181,7 +189,7 @@ def _lanczos(matvec: Matvec, v0: Inexact[Array, " n"], steps: int) -> Lanczos:
     return Lanczos(diagonal, off_diagonal, V, jnp.sum(alive, dtype=jnp.int32), asymmetry)
 
 
-def _eigenpair(space: Flat, T: Lanczos, rtol: ArrayLike, sign: float) -> Eigenpair:
+def _eigenpair(space: Flat, T: Lanczos, rtol: ArrayLike, sign: Float[Array, ""]) -> Eigenpair:
     """The eigenpair of A whose value is the largest of sign * A."""
     # Beyond the rank, eigenvalues below all others, and different ones: they have a derivative.
     norm = jnp.maximum(jnp.max(jnp.abs(T.diagonal)), jnp.max(T.off_diagonal))

@@ -129,15 +129,17 @@ def _quadrature(T: Lanczos, n: int) -> tuple[Float[Array, "3"], Float[Array, ""]
     """z^H log(A) z for a sign vector z, by all steps, three quarters and half of them; the sum of its terms'
     sizes; and whether log(A) exists.
     """
+
+    def leading(rank):
+        theta, S = eigh(T.matrix(T.diagonal[:1], rank))  # what is beyond lies between the others
+        terms = n * S[0] ** 2 * jnp.log(theta)
+        return jnp.sum(terms), jnp.sum(jnp.abs(terms)), theta[0] > 0
+
     steps = T.diagonal.size
     fewer = [max(1, steps - left_out * max(1, steps // 4)) for left_out in range(3)]
-    matrix = T.matrix(T.diagonal[:1])  # beyond the rank, an eigenvalue between the others
-    theta, S = zip(*(eigh(matrix[:m, :m]) for m in fewer), strict=True)
-    terms = [n * s[0] ** 2 * jnp.log(t) for t, s in zip(theta, S, strict=True)]
-    values = jnp.stack([jnp.sum(t) for t in terms])
+    values, sizes, positive = jax.vmap(leading)(jnp.array(fewer))
     complete = T.off_diagonal[-1] == 0  # then the first value is exact, and the others tell nothing
-    exists = (theta[0][0] > 0) & T.is_self_adjoint()
-    return jnp.where(complete, values[0], values), jnp.sum(jnp.abs(terms[0])), exists
+    return jnp.where(complete, values[0], values), sizes[0], positive[0] & T.is_self_adjoint()
 
 
 def _summary(probed: tuple[Float[Array, "probes 3"], Float[Array, " probes"], Bool[Array, " probes"]]):
