@@ -50,7 +50,7 @@ class Lanczos:
     def matrix(
         self, beyond: Float[Array, " #steps"], rank: Int[Array, ""] | None = None
     ) -> Float[Array, "steps steps"]:
-        """The leading part of T, as far as `rank` or a smaller one, with `beyond` on the diagonal after it."""
+        """The leading part of T, as far as `rank` or less, with `beyond` on the diagonal after it."""
         rank = self.rank if rank is None else jnp.minimum(rank, self.rank)
         index = jnp.arange(self.diagonal.size)
         beside = jnp.where(index < rank - 1, self.off_diagonal, 0)[:-1]
