@@ -34,22 +34,17 @@ def test_the_error_is_within_the_standard_error(dtype):
 
 
 def test_standard_errors_are_calibrated():
-    """Over 30 keys, errors over standard errors are spread like a t distribution: about 1.1 for 8 probes."""
+    """Over 30 keys, errors over standard errors are spread like a t distribution, 1.04 for 30 probes."""
     A = kernel(0.1)
-    keys = jax.random.split(jax.random.key(1), 30)
-    logdet = jax.jit(jax.vmap(lambda key: estimate(A, key, probes=8)))(keys)
-    value, standard_error = np.asarray(logdet.value), np.asarray(logdet.standard_error)
+    logdets = [estimate(A, key) for key in jax.random.split(jax.random.key(1), 30)]
+    value, standard_error = np.array([(float(l.value), float(l.standard_error)) for l in logdets]).T
     z = (value - np.linalg.slogdet(A)[1]) / standard_error
-    assert 0.7 < np.std(z) < 1.5 and abs(np.mean(z)) < 0.6
-    assert np.std(value) == pytest.approx(np.mean(standard_error), rel=0.4)
-
-
-def test_the_variance_is_that_of_the_logarithm_off_its_diagonal():
-    A = kernel(0.1)
+    assert 0.75 < np.std(z) < 1.35 and abs(np.mean(z)) < 0.55
+    # The variance is that of a sum over random signs: of what log A has off its diagonal.
     eigenvalues, Q = np.linalg.eigh(A)
     log = (Q * np.log(eigenvalues)) @ Q.T
-    expected = np.sqrt(2 / 400 * (np.sum(log**2) - np.sum(np.diag(log) ** 2)))
-    assert estimate(A, probes=400).standard_error == pytest.approx(expected, rel=0.1)
+    variance = 2 / 30 * (np.sum(log**2) - np.sum(np.diag(log) ** 2))
+    assert np.mean(standard_error**2) == pytest.approx(variance, rel=0.2)
 
 
 def test_a_diagonal_matrix_takes_one_look():
@@ -59,7 +54,7 @@ def test_a_diagonal_matrix_takes_one_look():
     assert logdet.standard_error < 1e-12 and logdet.status == Status.CONVERGED
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 5])
 def test_small_matrices_are_exact_to_the_probes(n):
     """As many steps as rows: no truncation, whatever the quadratures with fewer say."""
     A = kernel(0.3, n=n)
@@ -69,12 +64,22 @@ def test_small_matrices_are_exact_to_the_probes(n):
 
 
 def test_too_few_steps_are_told():
-    """The spread of the probes does not know of the truncation; the status does."""
+    """The spread of the probes does not know of the truncation, but the status does; the slope is NaN."""
     d = jnp.geomspace(1e-2, 1.0, 1000)
-    f = jax.jit(lambda d, steps: logdet_slq(KEY, lambda v: d * v, d, probes=2, steps=steps), static_argnums=1)
-    errors = {steps: abs(f(d, steps).value / jnp.sum(jnp.log(d)) - 1) for steps in (10, 60)}
-    assert errors[10] > 1e-4 and f(d, 10).status == Status.MAX_STEPS
-    assert errors[60] < 1e-8 and f(d, 60).status == Status.CONVERGED
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def error_and_slope(t, steps):
+        def f(t):
+            logdet = logdet_slq(KEY, lambda v: t * d * v, d, probes=2, steps=steps)
+            return logdet.value, logdet.status
+
+        (value, status), slope = jax.value_and_grad(f, has_aux=True)(t)
+        return abs(value / jnp.sum(jnp.log(t * d)) - 1), status, slope
+
+    error, status, slope = error_and_slope(0.5, 8)
+    assert error > 1e-4 and status == Status.MAX_STEPS and np.isnan(slope)
+    error, status, slope = error_and_slope(0.5, 60)
+    assert error < 1e-8 and status == Status.CONVERGED and slope == pytest.approx(1000 / 0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -131,31 +136,14 @@ def test_derivatives_are_those_of_the_trace():
 
 def test_derivatives_of_a_jitted_estimate():
     """Where the trace of the estimate is over when it is differentiated; with integers in the matvec, too."""
-    swap = jnp.array([1, 0, 2, 3])
 
     @jax.jit
     def f(t, swap, key):
-        return logdet_slq(key, lambda v: t**2 * v[swap][swap], jnp.zeros(4)).value
+        logdet = logdet_slq(key, lambda v: t**2 * v[swap][swap], jnp.zeros(4), probes=2)
+        return logdet.value + jnp.array([0.0, 1.0]) * (logdet.standard_error + logdet.truncation)
 
-    assert jax.grad(f)(3.0, swap, KEY) == pytest.approx(8 / 3)
-
-
-def test_a_derivative_that_too_few_steps_cannot_tell_is_nan():
-    d = jnp.geomspace(1e-6, 1.0, 500)
-    f = jax.jit(lambda t: logdet_slq(KEY, lambda v: t * d * v, d, probes=2, steps=10).value)
-    assert np.isfinite(f(1.0)) and np.isnan(jax.grad(f)(1.0))
-
-
-def test_no_derivative_flows_through_the_errors():
-    A = kernel(0.1, n=10)
-
-    @jax.jit
-    def of(t):
-        logdet = logdet_slq(KEY, lambda v: t * (A @ v), A[0], probes=2)
-        return logdet.value, logdet.standard_error, logdet.truncation
-
-    slopes = jax.jit(jax.jacfwd(of))(1.0)
-    np.testing.assert_allclose(slopes, [10.0, 0.0, 0.0], rtol=1e-12)  # log|t A| = n log t + log|A|
+    slopes = jax.jacrev(f)(3.0, jnp.array([1, 0, 2, 3]), KEY)
+    np.testing.assert_allclose(slopes, [8 / 3, 8 / 3], rtol=1e-12)  # none flows through the errors
 
 
 def test_unfit_settings_are_refused():

@@ -266,6 +266,28 @@ def test_equal_directions_are_shared_in_any_order_and_in_pytrees():
     assert count([{"x": +d} for d in (u, v, u, v, u)]) > 2 * grouped
 
 
+@jax.tree_util.register_pytree_node_class
+class Halved:
+    """A pytree that makes its leaf anew whenever it is taken apart."""
+
+    def __init__(self, twice):
+        self.twice = twice
+
+    def tree_flatten(self):
+        return [self.twice / 2], None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(2 * leaves[0])
+
+
+def test_directions_are_told_apart_whose_arrays_do_not_live_long():
+    f = lambda x: x.twice[0] * x.twice[1] * x.twice[2] / 8
+    vs = [Halved(2 * np.eye(3)[i]) for i in range(3)]
+    for _ in range(10):
+        assert contract(f, Halved(jnp.ones(3)), vs) == 1.0
+
+
 def test_contract_goes_through_jit_vmap_grad_and_loops():
     def f(x):
         return jax.lax.fori_loop(0, 3, lambda _, y: jax.jit(jnp.sin)(y) * x, x**2).sum()

@@ -50,15 +50,12 @@ class Lanczos:
     def matrix(
         self, beyond: Float[Array, " #steps"], rank: Int[Array, ""] | None = None
     ) -> Float[Array, "steps steps"]:
-        """The leading part of T, as far as `rank` or less, with `beyond` on the diagonal after it."""
+        """The leading part of T, up to its rank or a smaller one, and then a diagonal of `beyond`."""
         rank = self.rank if rank is None else jnp.minimum(rank, self.rank)
         index = jnp.arange(self.diagonal.size)
+        diagonal = jnp.where(index < rank, self.diagonal, beyond)
         beside = jnp.where(index < rank - 1, self.off_diagonal, 0)[:-1]
-        return (
-            jnp.diag(jnp.where(index < rank, self.diagonal, beyond))
-            + jnp.diag(beside, 1)
-            + jnp.diag(beside, -1)
-        )
+        return jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
 
 
 @jax.tree_util.register_dataclass

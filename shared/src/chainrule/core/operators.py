@@ -163,15 +163,15 @@ def contract(f: Callable[..., PyTree], x: PyTree, vs: Sequence[PyTree], *, args:
     point = _Point("contract", f, x, args)
     if not vs:
         return f(x, *args)
-    same = lambda v: tuple(map(id, jax.tree.leaves(v)))
-    directions = {same(v): point.vector(v) for v in vs}  # one object, one list of arrays
-    count = collections.Counter(map(same, vs))
+    leaves = [jax.tree.leaves(v) for v in vs]  # held on to, so that an id belongs to one array only
+    names = [tuple(map(id, arrays)) for arrays in leaves]
+    directions = {name: point.vector(v) for name, v in zip(names, vs, strict=True)}
 
     def derivative(*x):
         return _inexact(point.f([*x]))
 
-    for direction in count.elements():  # equal ones in a row: then more is shared
-        derivative = shared(_along(derivative, directions[direction]))
+    for name in collections.Counter(names).elements():  # equal ones in a row: then more is shared
+        derivative = shared(_along(derivative, directions[name]))
     return _filled(jax.eval_shape(point.f, point.x), derivative(*point.x))
 
 
@@ -180,7 +180,7 @@ def _along(f: Callable[..., list[Array]], v: list[Array]) -> Callable[..., list[
 
 
 def _half_squared_norm(y: PyTree) -> Float[Array, ""]:
-    return sum((jnp.sum((jnp.conj(leaf) * leaf).real) / 2 for leaf in _inexact(y)), jnp.zeros(()))
+    return jnp.sum(jnp.stack([jnp.sum((jnp.conj(leaf) * leaf).real) / 2 for leaf in _inexact(y)]))
 
 
 # What can be differentiated in a pytree -----------------------------------------------------------
