@@ -128,8 +128,9 @@ def tests_workspace(session):
 def tests_of(name, packages):
     def tests(session):
         develop(session, packages, f"tests-{name}")
-        # Compilation keeps one core busy; -n0 among the arguments turns the second process off.
-        session.run("pytest", "-n", "auto", "--dist", "worksteal", f"tests/{name}", *session.posargs)
+        # Compiling, most of what core's tests do, keeps one processor busy; training keeps all.
+        processes = ["-n", "auto", "--dist", "worksteal"] if name == "core" else []
+        session.run("pytest", *processes, f"tests/{name}", *session.posargs)
 
     tests.__doc__ = f"The tests of {name}, in an environment that holds nothing else of ours."
     nox.session(tests, name=f"tests-{name}", python=[OLDEST, NEWEST])
