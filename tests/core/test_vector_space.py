@@ -1,6 +1,6 @@
 """Pytrees are a Hilbert space, and what is none is found out, by the name of the law it breaks."""
 
-import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -116,21 +116,17 @@ WRONG = {
 }
 
 
-@dataclasses.dataclass
-class Patched:
+def patched(patch):
     """The true space but for one operation."""
-
-    patch: dict
-
-    def __getattr__(self, name):
-        return self.patch.get(name) or getattr(TRUE, name)
+    operations = {name: getattr(TRUE, name) for name in ("zeros", "add", "scale", "inner", "random")}
+    return types.SimpleNamespace(**operations | patch)
 
 
 def test_the_space_before_patching_is_sound():
-    check_vector_space(Patched({}), KEY)
+    check_vector_space(patched({}), KEY)
 
 
 @pytest.mark.parametrize("law", WRONG)
 def test_broken_laws_are_named(law):
     with pytest.raises(AssertionError, match=law):
-        check_vector_space(Patched(WRONG[law]), KEY)
+        check_vector_space(patched(WRONG[law]), KEY)
