@@ -81,6 +81,13 @@ THREADS = os.environ.get("OMP_NUM_THREADS", "2")
 NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PJRT_NPROC", "NPROC")
 
 
+# What XLA has compiled for a test is kept: the next run, or the next session, does not compile it again.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(HERE / ".nox" / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
+
+
 def group(name):
     """The requirements of a dependency group; none where there is no such group."""
     return nox.project.dependency_groups(PROJECT, name) if name in PROJECT["dependency-groups"] else ()
@@ -125,12 +132,17 @@ def tests_workspace(session):
     session.run("pytest", "tests/workspace", *session.posargs)
 
 
+def older_code(session):
+    """On the oldest Python, XLA's older way to make code for a CPU, a third quicker; else as users do."""
+    return {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"} if session.python == OLDEST else {}
+
+
 def tests_of(name, packages):
     def tests(session):
         develop(session, packages, f"tests-{name}")
         # Compiling, most of what core's tests do, keeps one processor busy; training keeps all.
         processes = ["-n", "auto", "--dist", "worksteal"] if name == "core" else []
-        session.run("pytest", *processes, f"tests/{name}", *session.posargs)
+        session.run("pytest", *processes, f"tests/{name}", *session.posargs, env=CACHE | older_code(session))
 
     tests.__doc__ = f"The tests of {name}, in an environment that holds nothing else of ours."
     nox.session(tests, name=f"tests-{name}", python=[OLDEST, NEWEST])
@@ -158,14 +170,14 @@ for name in ["core", *PACKAGES]:
 def examples(session):
     """Every file in examples/ runs, and so does every Python block of the README files and of docs/."""
     develop(session, PACKAGES, "tests", "examples")
-    session.run("pytest", "tests/examples", *session.posargs)
+    session.run("pytest", "tests/examples", *session.posargs, env=CACHE)
 
 
 @nox.session(python=MAIN)
 def install(session):
     """Every way in: one git URL by pip and by uv, and each wheel alone, with the package's tests."""
     session.install(*group("tests"), *group("install"))
-    session.run("pytest", "tests/install", *session.posargs)
+    session.run("pytest", "tests/install", *session.posargs, env=CACHE | older_code(session))
 
 
 @nox.session

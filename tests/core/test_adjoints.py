@@ -28,8 +28,8 @@ from chainrule.core.testing import check_derivatives, compilations
 pytestmark = pytest.mark.slow  # compiles derivatives of derivatives
 
 # Exact in the limit of tight tolerances; the first few stand for all where little depends on which.
-EXACT = [Implicit(), Implicit(GMRES()), Neumann()]
-ALL_EXACT = [*EXACT, *(Implicit(s) for s in (Anderson(), BiCGStab(), Dense())), Neumann(Anderson())]
+EXACT = [Implicit(), Implicit(BiCGStab()), Neumann()]
+ALL_EXACT = [*EXACT, *(Implicit(s) for s in (Anderson(), GMRES(), Dense())), Neumann(Anderson())]
 
 
 def descent(a, x):
@@ -62,7 +62,7 @@ def dense_gradient(a, loss_bar):
     return {"W": np.outer(u, x), "b": u}
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(), Picard(0.7)], ids=repr)
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(Dense()), Picard(0.7)], ids=repr)
 @pytest.mark.parametrize("adjoint", [Implicit(), Neumann()], ids=repr)
 def test_the_gradient_agrees_with_a_dense_solve_after_any_solver(adjoint, solver):
     a, x0 = coupled_problem()
@@ -327,7 +327,7 @@ def test_second_derivatives_of_a_minimum(solver):
     np.testing.assert_allclose(hessian(0.7), (gradient(0.7 + 1e-5) - gradient(0.7 - 1e-5)) / 2e-5, rtol=1e-7)
 
 
-@pytest.mark.parametrize("adjoint", [Implicit(), Implicit(GMRES()), Neumann()], ids=repr)
+@pytest.mark.parametrize("adjoint", EXACT, ids=repr)
 @pytest.mark.parametrize("solver", [Picard(), Anderson()], ids=repr)
 def test_float32_gradients_in_a_double_process(adjoint, solver):
     a, x0 = jax.tree.map(lambda leaf: leaf.astype("float32"), coupled_problem())
@@ -371,7 +371,8 @@ def test_bilevel_with_several_solvers():
     """The derivative of a minimum, within the map of a fixed point, within a root."""
     inner = lambda b: argmin(lambda b, w: jnp.cosh(w - b) + w**2, b, 0.0, rtol=1e-13).value
     middle = lambda c: fixed_point(lambda c, x: 0.4 * inner(jnp.sin(x) + c), c, 0.0, solver=Anderson()).value
-    outer = jax.jit(lambda d: root(lambda d, c: middle(c) + c - d, d, 0.0).value)
+    above = Newton(Dense())
+    outer = jax.jit(lambda d: root(lambda d, c: middle(c) + c - d, d, 0.0, solver=above).value)
     difference = (outer(0.1 + 1e-4) - outer(0.1 - 1e-4)) / 2e-4
     np.testing.assert_allclose(jax.jit(jax.grad(outer))(0.1), difference, rtol=1e-6)
 

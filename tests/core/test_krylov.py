@@ -107,6 +107,17 @@ def test_half_precision_vectors_are_worked_with_in_single():
     np.testing.assert_allclose(T.diagonal[0], 4.5, rtol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16])
+def test_half_precision_is_no_lack_of_symmetry(dtype):
+    """Products rounded to a few digits pass for those of a self-adjoint matrix; lopsided ones do not."""
+    M = np.random.default_rng(0).normal(size=(20, 20))
+    A = jnp.asarray(M @ M.T / 20 + np.eye(20), dtype)
+    largest = extremes(A, 20)[1]
+    assert largest.status == Status.CONVERGED and largest.vector.dtype == dtype
+    np.testing.assert_allclose(largest.value, np.linalg.eigvalsh(np.float64(A))[-1], rtol=1e-2)
+    assert extremes(A + jnp.triu(A), 20)[1].status == Status.NONFINITE
+
+
 def test_unfit_arguments_are_refused():
     with pytest.raises(ValueError, match="steps must be from 1 to 3, the size of v0, got 4"):
         lanczos(lambda v: v, jnp.ones(3), 4)

@@ -101,7 +101,7 @@ def test_anderson_knows_no_units(unit):
     np.testing.assert_allclose(solution.value / unit, alone.value, rtol=1e-11)
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(), Newton(Dense())], ids=repr)
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(BiCGStab()), Newton(Dense())], ids=repr)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64", "complex64", "complex128"])
 def test_dtype_and_structure_follow_the_input(solver, dtype):
     """In a process with x64 on, as all tests here."""
@@ -119,9 +119,9 @@ def test_dtype_and_structure_follow_the_input(solver, dtype):
         np.testing.assert_allclose(leaf.astype(complex), np.sqrt(square.astype(complex)), rtol=tolerance)
 
 
-@pytest.mark.parametrize("solver", [Anderson(), Newton()], ids=repr)
+@pytest.mark.parametrize("solver", [Anderson(), Newton(Dense())], ids=repr)
 def test_each_lane_stops_by_itself(solver):
-    solve = lambda a: fixed_point(descent, a, 1.0, solver=solver)
+    solve = jax.jit(lambda a: fixed_point(descent, a, 1.0, solver=solver))
     a = jnp.array([1.1, 9.0, -1.0, jnp.nan])  # easy, harder, without solution, not a number
     lanes = jax.vmap(solve)(a)
     for lane, each in enumerate(a):

@@ -63,6 +63,7 @@ class Flat:
         if not all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves) or not self.size:
             raise TypeError(f"{name}: vectors are pytrees of floating or complex arrays, got {described}")
         self.dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+        self.eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)  # of what matvec returns
         image = describe(jax.eval_shape(matvec, self.tree.unflatten(leaves)))
         if image != described:
             raise TypeError(

@@ -43,9 +43,9 @@ class Lanczos:
     rank: Int[Array, "*lanes"]  # how many columns there are; fewer than steps span an invariant subspace
     asymmetry: Float[Array, "*lanes"]  # largest |<v_i, A v_j> - T_ij| over largest |A v_j|: rounding or worse
 
-    def is_self_adjoint(self) -> Bool[Array, ""]:
-        """Whether A is, from what has been seen of it."""
-        return self.asymmetry <= jnp.finfo(self.asymmetry.dtype).eps ** DIGITS
+    def is_self_adjoint(self, eps: float) -> Bool[Array, ""]:
+        """Whether A is, from what has been seen of it; eps is the rounding of its products."""
+        return self.asymmetry <= eps**DIGITS
 
     def matrix(
         self, beyond: Float[Array, " #steps"], rank: Int[Array, ""] | None = None
@@ -120,7 +120,7 @@ def largest_eigenvalue(
         like: what v is like, arrays or `jax.ShapeDtypeStruct`s.
         steps: matvecs to spend, one more for the residual; memory is that of so many vectors. No more are
             taken than A has rows.
-        rtol: residual allowed, relative to |A|; default eps**(3/4).
+        rtol: residual allowed, relative to |A|; default eps**(3/4) of the coarsest dtype in `like`.
 
     Returns:
         Eigenpair, with status CONVERGED if the residual is within rtol |A|; MAX_STEPS if not: then `value`
@@ -147,7 +147,7 @@ def extremal_eigenvalues(
     if steps < 1:
         raise ValueError(f"extremal_eigenvalues: steps must be at least 1, got {steps}")
     T = _lanczos(space.matvec, jax.random.normal(key, (space.size,), space.dtype), min(steps, space.size))
-    rtol = float(jnp.finfo(space.dtype).eps) ** 0.75 if rtol is None else rtol
+    rtol = space.eps**0.75 if rtol is None else rtol
     both = jax.vmap(lambda sign: _eigenpair(space, T, rtol, sign))(jnp.array([-1, 1], T.diagonal.dtype))
     return jax.tree.map(lambda x: x[0], both), jax.tree.map(lambda x: x[1], both)
 
@@ -198,7 +198,7 @@ def _eigenpair(space: Flat, T: Lanczos, rtol: ArrayLike, sign: Float[Array, ""])
     residual = length(space.matvec(y) - value * y)
     size = jnp.max(jnp.abs(theta), initial=0, where=jnp.arange(theta.size) >= theta.size - T.rank)
     converged = residual <= rtol * size
-    sound = jnp.isfinite(residual) & T.is_self_adjoint()
+    sound = jnp.isfinite(residual) & T.is_self_adjoint(space.eps)
     status = jnp.where(sound, jnp.where(converged, Status.CONVERGED, Status.MAX_STEPS), Status.NONFINITE)
     nan_if_not = jnp.where(sound, 1.0, jnp.nan).astype(residual.dtype)
     vector = space.unravel(nan_if_not * y)

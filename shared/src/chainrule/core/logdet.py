@@ -104,7 +104,7 @@ def logdet_slq(
     @jax.custom_jvp
     def estimate(parameters, z):
         A = matvec_of(parameters)
-        return _summary(mapped(lambda z: _quadrature(lanczos(A, z, steps), space.size), z))
+        return _summary(mapped(lambda z: _quadrature(lanczos(A, z, steps), space), z))
 
     @estimate.defjvp
     def estimate_jvp(primals, tangents):
@@ -125,21 +125,21 @@ def logdet_slq(
     return LogDeterminant(*estimate(closed.consts, z))
 
 
-def _quadrature(T: Lanczos, n: int) -> tuple[Float[Array, "3"], Float[Array, ""], Bool[Array, ""]]:
+def _quadrature(T: Lanczos, space: Flat) -> tuple[Float[Array, "3"], Float[Array, ""], Bool[Array, ""]]:
     """z^H log(A) z for a sign vector z, by all steps, three quarters and half of them; the sum of its terms'
     sizes; and whether log(A) exists.
     """
 
     def leading(rank):
         theta, S = eigh(T.matrix(T.diagonal[:1], rank))  # what is beyond lies between the others
-        terms = n * S[0] ** 2 * jnp.log(theta)
+        terms = space.size * S[0] ** 2 * jnp.log(theta)
         return jnp.sum(terms), jnp.sum(jnp.abs(terms)), theta[0] > 0
 
     steps = T.diagonal.size
     fewer = [max(1, steps - left_out * max(1, steps // 4)) for left_out in range(3)]
     values, sizes, positive = jax.vmap(leading)(jnp.array(fewer))
     complete = T.off_diagonal[-1] == 0  # then the first value is exact, and the others tell nothing
-    return jnp.where(complete, values[0], values), sizes[0], positive[0] & T.is_self_adjoint()
+    return jnp.where(complete, values[0], values), sizes[0], positive[0] & T.is_self_adjoint(space.eps)
 
 
 def _summary(probed: tuple[Float[Array, "probes 3"], Float[Array, " probes"], Bool[Array, " probes"]]):
