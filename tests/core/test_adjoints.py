@@ -262,7 +262,7 @@ def test_what_f_returns_beside_its_value(adjoint):
 
 
 ROOTS = {
-    "Newton": Newton(),
+    "Newton": Newton(BiCGStab()),
     "Newton, dense": Newton(Dense()),
     "Anderson": Anderson(damping=0.1),
     "Picard": Picard(0.1),

@@ -132,7 +132,11 @@ def _solve(K, noise, y, rtol, max_steps, on_failure):
 
 
 def _conjugate_gradients(product: Any, b: Any, size: Any, rtol: Any, max_steps: int) -> tuple[Any, Stats]:
-    """A^-1 b for A symmetric and positive definite with norm at most `size`."""
+    """A^-1 b for A symmetric and positive definite with norm at most `size`.
+
+    `jax.scipy.sparse.linalg.cg` tells neither its steps nor whether it got there, and stops by the residual
+    that it carries along, which for a smooth kernel ends up far below the true one.
+    """
     renew = 50  # steps after which the residual is computed anew: it drifts from the one carried along
     eps, of_b = jnp.finfo(b.dtype).eps, jnp.linalg.norm(b)
 
