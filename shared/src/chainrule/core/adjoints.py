@@ -34,8 +34,10 @@ from chainrule.core.tolerance import (
     default_tolerance,
     inexact_leaves,
     is_inexact,
+    measure_of,
     other_leaves,
     replace_inexact,
+    unit_of,
 )
 
 OnFailure = Literal["nan", "raise", "ignore"]
@@ -45,7 +47,8 @@ _WAY_OUT = {
     "in the state that changes at every step never settles",
     Status.DIVERGED: "the map does not contract: damp it, take Anderson or Newton, or start nearer to the "
     "solution",
-    Status.NONFINITE: "the function returned NaN or infinity: check a and x0",
+    Status.NONFINITE: "the function, or Newton's step where the Jacobian is singular, is NaN or infinite: "
+    "check a and x0",
 }
 _WAY_OUT_OF_DERIVATIVE = {
     Status.MAX_STEPS: "raise max_steps or loosen rtol, unless the linear system is singular at the solution",
@@ -74,12 +77,14 @@ class System(NamedTuple):
         """x and stats once on_failure has been seen to."""
         if self.on_failure == "raise":
             stats = raise_unless_converged(stats, self.caller, ways_out)
-        if self.on_failure != "ignore":
-            # A product, not a `where`: its derivative is NaN too, in either mode.
-            factor = jnp.where(stats.status == Status.CONVERGED, 1.0, jnp.nan)
-            scaled = [factor.astype(leaf.dtype) * leaf for leaf in inexact_leaves(x)]
-            x = replace_inexact(x, scaled)
-        return x, stats
+        return x if self.on_failure == "ignore" else nan_unless_converged(x, stats), stats
+
+
+def nan_unless_converged(x: PyTree, stats: Stats) -> PyTree:
+    """x, its floating leaves NaN if the solve failed, and so are their derivatives."""
+    # A product, not a `where`: its derivative is NaN too, in either mode.
+    factor = jnp.where(stats.status == Status.CONVERGED, 1.0, jnp.nan)
+    return replace_inexact(x, [factor.astype(leaf.dtype) * leaf for leaf in inexact_leaves(x)])
 
 
 @runtime_checkable
@@ -113,6 +118,15 @@ class Implicit(_AtSolution):
     # Picard() sums the Neumann series, Anderson() accelerates it, CG(), GMRES(), BiCGStab() and Dense() do as
     # they say. None: what goes with the solver that found x*: itself, or its own linear solver.
     linear_solver: Solver | LinearSolver | None = None
+
+    def __post_init__(self):
+        solver = self.linear_solver
+        iterates = isinstance(solver, Solver) and hasattr(solver, "damping")
+        if isinstance(solver, type) or not (solver is None or iterates or isinstance(solver, LinearSolver)):
+            raise TypeError(
+                "Implicit: linear_solver must be Picard(), Anderson(), CG(), GMRES(), BiCGStab() or Dense(), "
+                f"got {solver!r}"
+            )
 
     def attach(self, system, x):
         linear_solver = self.linear_solver or system.solver.linear_solver
@@ -148,6 +162,10 @@ def _flat(leaves):
     return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves]), leaves_of
 
 
+def _times(factor, x):
+    return jax.tree.map(lambda leaf: factor.astype(leaf.real.dtype) * leaf, x)
+
+
 def _as(x, dtype):
     """x in another dtype; where that is real, without an imaginary part that is zero."""
     return (x if jnp.issubdtype(dtype, jnp.complexfloating) else x.real).astype(dtype)
@@ -161,9 +179,12 @@ def _linear_solve(solver, A, b, system):
     if isinstance(solver, LinearSolver):
         u, stats = checked(solver, A, b, tolerance)
     else:
+        unit = unit_of(b, measure_of(b))  # a derivative has no size of its own
+        b = _times(1 / unit, b)
         increment = lambda u: jax.tree.map(jnp.subtract, A(u), b)
-        start = jax.tree.map(lambda b: -jnp.asarray(solver.damping).astype(b.dtype) * b, b)
+        start = _times(-jnp.asarray(solver.damping), b)
         u, stats = iterate(solver, increment_problem(increment), start, tolerance)
+        u = _times(unit, u)
     named = system._replace(caller=f"the derivative of {system.caller}")
     return named.ended(u, stats, _WAY_OUT_OF_DERIVATIVE)[0]
 
@@ -213,7 +234,9 @@ class Neumann(_AtSolution):
 
         def backward(saved, g):
             inputs, floats = saved
-            u, _ = self.solution(backward_system(inputs, floats, g), g)
+            unit = unit_of(g, measure_of(g))
+            u, _ = self.solution(backward_system(inputs, floats, _times(1 / unit, g)), _times(1 / unit, g))
+            u = _times(unit, u)
             _, pull = jax.vjp(lambda inputs: increment(inputs, floats), inputs)
             return pull(u)[0], jax.tree.map(jnp.zeros_like, floats)
 
@@ -236,10 +259,15 @@ class OneStep(_AtSolution):
         _at_least_one("OneStep: steps", self.steps)
 
     def attach(self, system, x):
+        if not hasattr(system.solver, "damping"):
+            raise TypeError(
+                f"{system.caller}: OneStep differentiates a step of Picard or Anderson; a step of "
+                f"{type(system.solver).__name__} solves the linear system of Implicit(): take that"
+            )
         move = system.problem(system.params).move
         stepped = x
         for _ in range(self.steps):
-            stepped = move(stepped, getattr(system.solver, "damping", 1.0))
+            stepped = move(stepped, system.solver.damping)
         # The value stays x: (stepped - stop(stepped)) is zero, and carries the derivative.
         pairs = zip(inexact_leaves(x), inexact_leaves(stepped), strict=True)
         return replace_inexact(x, [x + (y - lax.stop_gradient(y)) for x, y in pairs])

@@ -23,7 +23,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from chainrule.core.adjoints import Adjoint, Implicit, OnFailure, System
+from chainrule.core.adjoints import Adjoint, Implicit, OnFailure, System, nan_unless_converged
 from chainrule.core.iteration import Problem, Solver, increment_problem, map_problem
 from chainrule.core.newton import Newton, NewtonCG
 from chainrule.core.solvers import Picard
@@ -82,8 +82,8 @@ def fixed_point(
             `Neumann()`, the talk's custom vjp; `OneStep()`; `Unrolled()`.
         rtol: relative tolerance; default eps**(3/4) of the coarsest dtype in x (2e-12 in float64,
             6e-6 in float32), which leaves a quarter of the digits to rounding noise.
-        atol: absolute tolerance in units of x; default the smallest number whose square is no
-            underflow. Give it when the solution may be zero: zero has no relative accuracy.
+        atol: absolute tolerance in units of x; default 1e-38, or 1e-154 in float64. Give it when the
+            solution may be zero: zero has no relative accuracy.
         max_steps: steps allowed, also for each linear solve of a derivative.
         has_aux: whether f returns (x, aux): anything else worth having, made of arrays. It costs one more
             evaluation of f, at the solution, and is differentiable.
@@ -184,7 +184,8 @@ def argmin(
         x0: where to start, a pytree of floating arrays.
         solver: `NewtonCG()`, which goes downhill from any start; or `Picard(damping)`, gradient descent with
             that step size, and `Anderson(damping=...)`, its acceleration: best with a step size near one over
-            the largest curvature. They stop wherever the gradient is zero.
+            the largest curvature. They stop wherever the gradient is zero, and none gets away from a start
+            where it is exactly zero, such as a maximum, or the origin of a product of factors.
         adjoint: as in `fixed_point`. "auto" solves the linear system by conjugate gradients after NewtonCG,
             or else like the iteration itself.
 
@@ -236,11 +237,11 @@ def _solve(
 ) -> Solution:
     if on_failure not in get_args(OnFailure):
         raise ValueError(f"{caller}: on_failure must be one of {get_args(OnFailure)}, got {on_failure!r}")
-    if not isinstance(solver, Solver):
+    if isinstance(solver, type) or not isinstance(solver, Solver):
         raise TypeError(f"{caller}: solver must be Picard(), Anderson() or Newton(), got {solver!r}")
     if adjoint == "auto":
         adjoint = Implicit()
-    if not isinstance(adjoint, Adjoint):
+    if isinstance(adjoint, type) or not isinstance(adjoint, Adjoint):
         raise TypeError(
             f"{caller}: adjoint must be 'auto', Implicit(), Neumann(), OneStep() or Unrolled(), "
             f"got {adjoint!r}"
@@ -248,7 +249,8 @@ def _solve(
     tolerance = lax.stop_gradient(tolerance_for(traced.x0, rtol, atol, max_steps, caller))
     system = System(caller, problem, traced.params, _stopped(solver), tolerance, max_steps, on_failure)
     x, stats = adjoint.solution(system, lax.stop_gradient(traced.x0))
-    return Solution(x, traced.aux(traced.params, x), stats)
+    aux = traced.aux(traced.params, x)
+    return Solution(x, aux if on_failure == "ignore" else nan_unless_converged(aux, stats), stats)
 
 
 def _stopped(solver: Solver) -> Solver:

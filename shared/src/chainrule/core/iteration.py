@@ -26,6 +26,8 @@ from chainrule.core.tolerance import (
     replace_inexact,
 )
 
+MOST_STEPS = 2**24  # that are told apart in float32, see _Record
+
 
 class Problem(NamedTuple):
     """What there is to solve: x where increment(x) = 0."""
@@ -122,11 +124,13 @@ def _loop(solver, problem, x, tolerance):
     measure = measure_of(x)
     noise = float(jnp.finfo(measure).eps) ** 0.5
     start = _Loop(x, jnp.array([0, 1, 1, 0], measure), solver.start(x))
+    # A count in float32 stays where it is at 2**24.
+    most = jnp.minimum(tolerance.max_steps, MOST_STEPS if measure == jnp.float32 else 2**31 - 1)
 
     def goes_on(loop):
         # NaN compares as short, and so do infinities: they end the loop, and _finish tells them apart.
         last = _Record(*loop.record)
-        return (last.residual > last.short) & (last.steps < tolerance.max_steps.astype(measure))
+        return (last.residual > last.short) & (last.steps < most.astype(measure))
 
     def advance(loop):
         last = _Record(*loop.record)

@@ -5,7 +5,8 @@ GMRES()     for any A, restarted
 BiCGStab()  for any A, in less memory, and less surely
 Dense()     builds the matrix and factors it: for few unknowns
 
-They wrap JAX's own; what they add is a check of the residual, so that a solve that failed says so.
+They wrap JAX's own. `solved` gives them a system in units of its own, `checked` looks at the residual, so
+that a solve that failed says so.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from chainrule.core.status import Stats, Status
-from chainrule.core.tolerance import Tolerance, measure_of
+from chainrule.core.tolerance import Tolerance, max_abs, measure_of, unit_of
 
 MARGIN = 10.0  # a residual of so many tolerances still counts: recurrences drift from true residuals
 
@@ -73,18 +74,52 @@ class Dense:
         return unravel(jnp.linalg.solve(columns.T, flat))
 
 
+def solved(
+    solver: LinearSolver, A: Callable[[PyTree], PyTree], b: PyTree, tolerance: Tolerance
+) -> tuple[PyTree, Float[Array, ""]]:
+    """u with A u = b, and |A u - b| / |b|, in whatever units.
+
+    JAX's solvers square what they are given, and take for zero what is small beside one. So they are given
+    b / max |b|, and A over how much it stretches that. And they take A for linear over complex numbers,
+    which d conj(x) is not: so they are given real and imaginary parts.
+    """
+    leaves, tree = jax.tree.flatten(b)
+    if not sum(leaf.size for leaf in leaves):
+        return b, jnp.zeros((), measure_of(b))
+    joined = lambda parts: tree.unflatten(map(_joined, parts, leaves))
+    parts = lambda u: [_parts(leaf) for leaf in jax.tree.leaves(u)]
+    measure = measure_of(b)
+    of_b = unit_of(parts(b), measure)
+    b1 = _over(parts(b), of_b)
+    of_A = unit_of(parts(A(joined(b1))), measure)
+    A1 = lambda u: _over(parts(A(joined(u))), of_A)
+    u = solver.solve(A1, b1, tolerance)
+    left = _norm(jax.tree.map(jnp.subtract, A1(u), b1), measure) / _norm(b1, measure)
+    return joined(_over(u, of_A / of_b)), jnp.where(_norm(b1, measure) == 0, 0, left)
+
+
 def checked(
     solver: LinearSolver, A: Callable[[PyTree], PyTree], b: PyTree, tolerance: Tolerance
 ) -> tuple[PyTree, Stats]:
     """u, and whether its true residual is what the solver was asked for; steps are not counted."""
-    u = solver.solve(A, b, tolerance)
-    measure = measure_of(b)
-    residual = _norm(jax.tree.map(jnp.subtract, A(u), b), measure)
-    met = residual <= MARGIN * tolerance.rtol * _norm(b, measure)
-    failure = jnp.where(jnp.isfinite(residual), Status.MAX_STEPS, Status.NONFINITE)
+    u, left = solved(solver, A, b, tolerance)
+    met = left <= MARGIN * tolerance.rtol
+    failure = jnp.where(jnp.isfinite(left), Status.MAX_STEPS, Status.NONFINITE)
     status = jnp.where(met, Status.CONVERGED, failure).astype(jnp.int32)
-    return u, Stats(tolerance.max_steps.astype(jnp.int32), residual, status)
+    return u, Stats(tolerance.max_steps.astype(jnp.int32), left * max_abs(b, left.dtype), status)
+
+
+def _parts(leaf: Array) -> Array:
+    return jnp.stack([leaf.real, leaf.imag]) if jnp.iscomplexobj(leaf) else leaf
+
+
+def _joined(parts: Array, like: Array) -> Array:
+    return (parts[0] + 1j * parts[1]).astype(like.dtype) if jnp.iscomplexobj(like) else parts
+
+
+def _over(x: PyTree, unit: Float[Array, ""]) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.dtype), x)
 
 
 def _norm(x: PyTree, measure) -> Float[Array, ""]:
-    return jnp.sqrt(sum(jnp.sum(jnp.abs(leaf).astype(measure) ** 2) for leaf in jax.tree.leaves(x)))
+    return jnp.sqrt(sum(jnp.sum(leaf.astype(measure) ** 2) for leaf in jax.tree.leaves(x)))

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from chainrule.core.iteration import Step
-from chainrule.core.linear_solvers import CG, GMRES, LinearSolver
-from chainrule.core.tolerance import is_inexact, max_abs, measure_of
+from chainrule.core.linear_solvers import CG, GMRES, LinearSolver, solved
+from chainrule.core.tolerance import is_inexact, max_abs, measure_of, unit_of
 
 
 @jax.tree_util.register_dataclass
@@ -39,14 +39,15 @@ class Newton:
     def advance(self, problem, x, memory, steps, tolerance):
         r, jacobian = jax.linearize(problem.increment, x)
         linear_tolerance = tolerance._replace(rtol=jnp.maximum(memory, tolerance.rtol).astype(memory.dtype))
-        size = _norm(r, memory.dtype)
-        step = self.linear_solver.solve(jacobian, _negative(r), linear_tolerance)
+        unit = unit_of(r, memory.dtype)  # squares of large and of small numbers are no numbers
+        norm = lambda r: _norm(_over(r, unit), memory.dtype)
+        size = norm(r)
+        step, left = solved(self.linear_solver, jacobian, _negative(r), linear_tolerance)
         step = _unless_nonfinite(size, step)
-        # A solver that broke down, at a singular Jacobian say, may return zero: short, and no solution.
-        left = _norm(_add(jacobian(step), r), memory.dtype)
-        falls = lambda t, x: _norm(problem.increment(x), memory.dtype) <= (1 - 1e-4 * t) * size
+        falls = lambda t, x: norm(problem.increment(x)) <= (1 - 1e-4 * t) * size
         onward = _backtrack(x, step, falls, self.max_halvings, memory.dtype)
-        return Step(_add(x, step), onward, _forcing(x, step, memory.dtype), left <= 0.5 * size)
+        # A solver that broke down, at a singular Jacobian say, may return zero: short, and no solution.
+        return Step(_add(x, step), onward, _forcing(x, step, memory.dtype), left <= 0.5)
 
 
 @jax.tree_util.register_dataclass
@@ -101,6 +102,10 @@ def _forcing(x, step, measure):
 def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
     """d with H d = downhill to rtol, or the d before curvature turned negative; and whether it did not."""
     inner = lambda x, y: _dot(x, y, measure)
+    # In units of the gradient, and of what the Hessian makes of it: squares neither overflow nor vanish.
+    of_gradient = unit_of(downhill, measure)
+    downhill = _over(downhill, of_gradient)
+    of_hessian = unit_of(minus_hessian(downhill), measure)
     enough = rtol**2 * inner(downhill, downhill)
 
     def goes_on(state):
@@ -109,7 +114,7 @@ def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
 
     def advance(state):
         d, r, p, rr, steps, _ = state
-        Hp = _negative(minus_hessian(p))
+        Hp = _over(_negative(minus_hessian(p)), of_hessian)
         curvature = inner(p, Hp)
         convex = curvature > 0
         alpha = jnp.where(convex, rr / jnp.where(convex, curvature, 1), jnp.where(steps == 0, 1, 0))
@@ -128,7 +133,7 @@ def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
         jnp.asarray(True),
     )
     d, *_, convex = lax.while_loop(goes_on, advance, start)
-    return _unless_nonfinite(inner(downhill, downhill), d), convex
+    return _unless_nonfinite(inner(downhill, downhill), _over(d, of_hessian / of_gradient)), convex
 
 
 def _unless_nonfinite(size, x):
@@ -154,6 +159,10 @@ def _add(x, y, scale=None):
     if scale is None:
         return jax.tree.map(jnp.add, x, y)
     return jax.tree.map(lambda x, y: x + scale.astype(x.real.dtype) * y, x, y)
+
+
+def _over(x, unit):
+    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.real.dtype), x)
 
 
 def _dot(x, y, measure):

@@ -12,6 +12,7 @@ Numer. Anal. 49 (2011).
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,9 @@ class Picard:
     damping: ArrayLike = 1.0  # part of the step to take; the step size, in argmin and root
 
     linear_solver = property(lambda self: self)
+
+    def __post_init__(self):
+        _refuse_zero("Picard: damping", self.damping)
 
     def start(self, x):
         return ()
@@ -70,6 +74,7 @@ class Anderson:
     def __post_init__(self):
         if not (isinstance(self.history, int) and self.history >= 1):
             raise ValueError(f"Anderson: history must be an integer of at least 1, got {self.history!r}")
+        _refuse_zero("Anderson: damping", self.damping)
 
     def start(self, x):
         floats, m, measure = inexact_leaves(x), self.history, measure_of(x)
@@ -124,3 +129,9 @@ def _products(past, vectors, measure):
 def _solve_small(matrix, b):
     """A positive definite system of a handful of unknowns, by Cholesky."""
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), b)
+
+
+def _refuse_zero(name, value):
+    """With zero damping nothing moves, and everything looks like a solution."""
+    if isinstance(value, int | float) and not (value != 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a finite number other than zero, got {value!r}")
