@@ -36,10 +36,37 @@ class Demo:
         run(**vars(self))
 
 
+@dataclass(frozen=True)
+class RandomWeights:
+    """Large random weights make neural fingerprints circular: distances, regressions, a picture."""
+
+    data: Literal["solubility", "delaney"] = "solubility"
+    """As for the demo; the paper's figure is on delaney."""
+    data_dir: Path | None = None
+    """Folder with delaney/delaney-processed.csv."""
+    out: Path = Path("random-weights-output")
+    """Where the picture and the numbers behind it are written."""
+    pairs: int = 20_000
+    """Pairs of molecules whose distances are compared."""
+    seeds: int = 5
+    """How often the weights of each scale are drawn."""
+    splits: int = 5
+    """Random splits for the linear regressions."""
+    radius: int = 2
+    """Of the environments, in bonds, where distances are compared."""
+    depth: int = 6
+    """The largest radius or depth of the linear regressions."""
+
+    def run(self) -> None:
+        from chainrule.fingerprints.random_weights import run
+
+        run(**vars(self))
+
+
 def main(args: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     command = tyro.extras.subcommand_cli_from_dict(
-        {"demo": Demo},
+        {"demo": Demo, "random-weights": RandomWeights},
         prog="python -m chainrule.fingerprints",
         description="Neural and circular molecular fingerprints.",
         args=args,

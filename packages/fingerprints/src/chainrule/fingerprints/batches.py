@@ -23,12 +23,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
-from chainrule.fingerprints.molecules import DEGREES, MAX_DEGREE, Molecules
+from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
+from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.rows import as_rows, gather_ranges
 
 Arrays = Array | np.ndarray  # a batch is collated by NumPy and used by JAX
+
+
+class MorganInputs(NamedTuple):
+    """What Morgan fingerprints need beside the graph."""
+
+    invariants: UInt32[Arrays, " atoms"]
+    bond_types: UInt32[Arrays, " bonds"]
+    bond_bits: UInt32[Arrays, "bonds words"]  # a bit for each bond of a molecule, to make sets of them
 
 
 class MoleculeBatch(NamedTuple):
@@ -43,6 +52,7 @@ class MoleculeBatch(NamedTuple):
     incident: tuple[Int[Arrays, "atoms_d degree"], ...]  # likewise: rows of `bonds`
     molecule: Int[Arrays, " atoms"]  # the molecule of every atom; `molecules` where there is none
     molecule_mask: Float[Arrays, " molecules"]  # 1 for a molecule, 0 for padding
+    morgan: MorganInputs | None = None
 
     @property
     def n_molecules(self) -> int:
@@ -76,7 +86,11 @@ PREDICTION_BUCKETS = tuple(_general_bucket(base) for base in (32, 128, 512, 2048
 
 
 def collate(
-    molecules: Molecules, rows: Sequence[int] | np.ndarray, bucket: Bucket | None = None
+    molecules: Molecules,
+    rows: Sequence[int] | np.ndarray,
+    bucket: Bucket | None = None,
+    *,
+    morgan: bool = False,
 ) -> MoleculeBatch:
     """The molecules in these rows as one batch of NumPy arrays.
 
@@ -84,6 +98,7 @@ def collate(
         molecules: the table; invalid rows have no atoms, so their fingerprint is zero.
         rows: which rows, in which order; row k of every result belongs to `rows[k]`.
         bucket: the shapes to fill up to. Default: exactly what is needed.
+        morgan: add what Morgan fingerprints need.
 
     Raises:
         ValueError: the molecules do not fit into the bucket.
@@ -127,7 +142,23 @@ def collate(
         incident=tuple(incident[a:b, :d] for a, b, d in groups),
         molecule=molecule,
         molecule_mask=(np.arange(bucket.molecules) < len(rows)).astype(np.float32),
+        morgan=_morgan_inputs(molecules, atoms, slot, bonds, bond_offsets, bucket) if morgan else None,
     )
+
+
+def _morgan_inputs(molecules, atoms, slot, bonds, bond_offsets, bucket) -> MorganInputs:
+    invariants = np.zeros(sum(bucket.atoms), np.uint32)
+    invariants[slot] = molecules.invariants[atoms]
+    bond_types = np.zeros(bucket.bonds, np.uint32)
+    bond_types[: len(bonds)] = molecules.bond_types[bonds]
+    # One number of words for a whole table, rounded up, so that little is compiled.
+    words = 1
+    while 32 * words < np.diff(molecules.bond_offsets).max(initial=0):
+        words *= 2
+    number = np.arange(len(bonds)) - np.repeat(bond_offsets[:-1], np.diff(bond_offsets))
+    bond_bits = np.zeros((bucket.bonds, words), np.uint32)
+    bond_bits[np.arange(len(bonds)), number // 32] = np.uint32(1) << (number % 32).astype(np.uint32)
+    return MorganInputs(invariants, bond_types, bond_bits)
 
 
 def atom_slots(
@@ -192,7 +223,7 @@ def training_batch(molecules: Molecules, rows: np.ndarray, buckets: Sequence[Buc
 
 
 def prediction_batches(
-    molecules: Molecules, buckets: Sequence[Bucket] = PREDICTION_BUCKETS
+    molecules: Molecules, buckets: Sequence[Bucket] = PREDICTION_BUCKETS, *, morgan: bool = False
 ) -> Iterator[tuple[np.ndarray, MoleculeBatch]]:
     """The whole table in order as batches of `(rows, batch)`, each in the smallest bucket it fits.
 
@@ -206,7 +237,7 @@ def prediction_batches(
         fits = np.all(total <= (*largest.atoms, largest.bonds - 1), axis=1)
         n = max(1, int(np.argmin(fits)) if not fits.all() else len(fits))
         rows = np.arange(first, first + n)
-        yield rows, collate(molecules, rows, _smallest(buckets, _size(sizes[rows])))
+        yield rows, collate(molecules, rows, _smallest(buckets, _size(sizes[rows])), morgan=morgan)
         first += n
 
 

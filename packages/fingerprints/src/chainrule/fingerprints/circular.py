@@ -1,7 +1,8 @@
 """Circular fingerprints: Algorithm 1 of the talk, on the same batches as the neural ones, in XLA.
 
 One can
-- compute binary or counted fingerprints of a batch (`circular_fingerprint`),
+- compute binary or counted fingerprints of a batch (`circular_fingerprint`) or of a whole table
+  (`circular_fingerprints`), by Algorithm 1 or by the rule of Morgan fingerprints, also known as ECFP,
 - see the identifier of every atom's environment (`environment_hashes`).
 
 Every atom repeatedly hashes its own identifier together with its neighbours', each with its bond. The
@@ -9,18 +10,18 @@ identifier picks the entry of the fingerprint to which a 1 is written. The neura
 the hash by a smooth layer and the choice of an entry by a softmax.
 
 Line 8 concatenates the neighbours, which takes an order; here their hashes are added modulo 2^32, so
-that the numbering of the atoms does not matter (sorting them first, as RDKit does, would serve too, and
-compiles ten times slower).
-
-Where we differ further from what chemists call ECFP or Morgan fingerprints (Rogers and Hahn, 2010; for these
-see `morgan_fingerprints`): as in the talk, the lone atoms (radius 0) are not written unless asked for,
+that the numbering of the atoms does not matter (sorting them first, as `morgan` does, would serve too, and
+compiles ten times slower). As in the talk, the lone atoms (radius 0) are not written unless asked for,
 an environment that another one already covers is written again, and an atom is described by the
-neural fingerprint's features.
+neural fingerprint's features. Chemists' Morgan fingerprints differ in all three, see `morgan`.
 
 Source: talk, "Circular fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015, Algorithm 1.
 """
 
 from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,38 +29,53 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from chainrule.fingerprints.batches import MoleculeBatch, prediction_batches
-from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.molecules import Molecules, morgan_fingerprints
+from chainrule.fingerprints.morgan import morgan_environments
+
+Rule = Literal["algorithm 1", "morgan"]
 
 
 def circular_fingerprint(
     batch: MoleculeBatch,
     *,
+    rule: Rule = "algorithm 1",
     radius: int = 2,
     length: int = 2048,
     counts: bool = False,
-    write_atoms: bool = False,
+    write_atoms: bool | None = None,
 ) -> Float[Array, "molecules length"]:
     """Circular fingerprints of a batch of molecules.
 
     Args:
-        batch: from `collate`; atom and bond features must be small whole numbers, as those are.
+        batch: from `collate`; for Morgan fingerprints, from `collate(..., morgan=True)`. Otherwise atom and
+            bond features must be small whole numbers, as those are.
+        rule: "algorithm 1" of the talk; or "morgan", equal in every bit and count to what RDKit's
+            rdFingerprintGenerator.GetMorganGenerator(radius, fpSize=length) makes.
         radius: number of rounds, R; the environments written reach 1 to R bonds.
         length: entries of the fingerprint, S.
         counts: number of environments that fall on an entry, instead of 1 if there is any.
-        write_atoms: also write the environments of radius 0, as ECFP does.
+        write_atoms: also write the environments of radius 0; default: as the rule has it, which for
+            Morgan is yes.
 
     Raises:
-        ValueError: `radius` is negative or `length` not positive.
+        ValueError: `radius` is negative or `length` not positive; `rule` is none of these; the batch lacks
+            what the rule needs.
     """
     if radius < 0 or length < 1:
         raise ValueError(f"radius={radius} must be at least 0 and length={length} at least 1")
-    layers = environment_hashes(batch, radius)
-    written = layers if write_atoms else layers[1:]
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule={rule!r} must be one of {get_args(Rule)}")
+    if rule == "morgan":
+        layers = morgan_environments(batch, radius)
+    else:
+        layers = [(hashes, True) for hashes in environment_hashes(batch, radius)]
+    write_atoms = rule == "morgan" if write_atoms is None else write_atoms
     fingerprint = jnp.zeros((batch.n_molecules, length), jnp.float32)
-    for hashes in written:
+    for hashes, is_written in layers if write_atoms else layers[1:]:
         place = fingerprint.at[batch.molecule, (hashes % np.uint32(length)).astype(jnp.int32)]
+        one = jnp.where(is_written, 1.0, 0.0)
         # padding atoms name a molecule that does not exist, and are dropped
-        fingerprint = place.add(1.0, mode="drop") if counts else place.max(1.0, mode="drop")
+        fingerprint = place.add(one, mode="drop") if counts else place.max(one, mode="drop")
     return fingerprint
 
 
@@ -83,17 +99,45 @@ def environment_hashes(batch: MoleculeBatch, radius: int) -> list[UInt32[Array, 
     return layers
 
 
-def circular_fingerprints(molecules: Molecules, **settings) -> Float[np.ndarray, "rows length"]:
-    """`circular_fingerprint` of every row of a table, in order; NaN where the row is invalid."""
-    length = settings.get("length", 2048)
+def circular_fingerprints(
+    molecules: Molecules,
+    *,
+    rule: Rule = "algorithm 1",
+    radius: int = 2,
+    length: int = 2048,
+    counts: bool = False,
+    write_atoms: bool | None = None,
+) -> Float[np.ndarray, "rows length"]:
+    """`circular_fingerprint` of every row of a table, in order; NaN where the row is invalid.
+
+    Morgan fingerprints exist for molecules that have no graph here, such as those with an atom of more than
+    five neighbours. These rows are left to RDKit, with a warning that says which and why.
+    """
+    settings: dict[str, Any] = {"radius": radius, "length": length, "counts": counts}
     values = np.full((len(molecules), length), np.nan, np.float32)
-    for rows, batch in prediction_batches(molecules):
-        values[rows] = _compiled(batch, **settings)[: len(rows)]
+    for rows, batch in prediction_batches(molecules, morgan=rule == "morgan"):
+        values[rows] = _compiled(batch, rule=rule, write_atoms=write_atoms, **settings)[: len(rows)]
     values[~molecules.valid] = np.nan
+    without_graph = np.flatnonzero(molecules.atoms_per_molecule == 0)
+    if rule == "morgan" and write_atoms is not False and len(without_graph):
+        values[without_graph] = _by_rdkit(molecules.take(without_graph), without_graph, **settings)
     return values
 
 
-_compiled = jax.jit(circular_fingerprint, static_argnames=("radius", "length", "counts", "write_atoms"))
+def _by_rdkit(molecules: Molecules, rows: np.ndarray, *, radius, length, counts) -> np.ndarray:
+    """Morgan fingerprints of molecules without a graph, and a warning if there are any."""
+    values = morgan_fingerprints(molecules, radius=radius, length=length, counts=counts)
+    there = np.flatnonzero(~np.isnan(values[:, 0]))
+    if len(there):
+        named = "; ".join(f"row {rows[i]}: {molecules.reasons[i]}" for i in there[:3])
+        more = f"; and {len(there) - 3} more" if len(there) > 3 else ""
+        warnings.warn(f"Morgan fingerprints left to RDKit: {named}{more}", stacklevel=3)
+    return values
+
+
+_compiled = jax.jit(
+    circular_fingerprint, static_argnames=("rule", "radius", "length", "counts", "write_atoms")
+)
 
 
 def _hash_rows(features: Float[Array, "rows features"], *, seed: int) -> UInt32[Array, " rows"]:

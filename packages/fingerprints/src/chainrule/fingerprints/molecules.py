@@ -6,52 +6,49 @@ One can
 - pick rows (`Molecules.take`), and keep the result on disk (`featurize(..., cache=...)`),
 - compare with RDKit's own fingerprints (`morgan_fingerprints`).
 
-The features are those of the original neural fingerprints (Duvenaud, Maclaurin et al., NIPS 2015,
-section 5): 62 for an atom, 6 for a bond, hydrogens implicit.
+What is read of each atom and bond stands in `features`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdFingerprintGenerator
+from rdkit.Chem.rdMolDescriptors import GetConnectivityInvariants
 
+from chainrule.fingerprints.features import (
+    ATOM_FEATURES,
+    BOND_FEATURES,
+    DEGREES,
+    MAX_DEGREE,
+    SYMBOL_INDEX,
+    AtomKey,
+    Codes,
+    atom_features,
+    atom_key,
+    bond_features,
+    bond_key,
+)
 from chainrule.fingerprints.rows import as_rows, gather_ranges
 
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
-FEATURIZER_VERSION = 1
+FEATURIZER_VERSION = 2
 
-SYMBOLS = (
-    "C N O S F Si P Cl Br Mg Na Ca Fe As Al I B V K Tl Yb Sb Sn Ag Pd Co Se Ti Zn H Li Ge Cu Au Ni "
-    "Cd In Mn Zr Cr Pt Hg Pb"
-).split()
-MAX_DEGREE = 5  # Algorithm 2 has weights H^1 .. H^5; degree 0 (a lone atom) has its own
-DEGREES = MAX_DEGREE + 1
 # RDKit looks for rings and finds bonds in a time that grows with the square of the size: a second here.
 MAX_CHARACTERS = 10_000
-_HYDROGENS = 5  # 0 .. 3, then "4 or more"
-_VALENCES = 6  # 0 .. 4, then "5 or more"
-ATOM_FEATURES = (
-    *(f"symbol={s}" for s in SYMBOLS),
-    "symbol=other",
-    *(f"degree={d}" for d in range(DEGREES)),
-    *(f"hydrogens={h}" for h in range(_HYDROGENS)),
-    *(f"implicit_valence={v}" for v in range(_VALENCES)),
-    "aromatic",
-)
-BOND_FEATURES = ("single", "double", "triple", "aromatic", "conjugated", "in_ring")
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,8 @@ class Molecules:
     atoms: UInt8[np.ndarray, "atoms atom_features"]  # multi-hot, in ATOM_FEATURES' order
     bonds: UInt8[np.ndarray, "bonds bond_features"]  # multi-hot, in BOND_FEATURES' order
     bond_ends: Int[np.ndarray, "bonds 2"]  # the two atoms of a bond, numbered within the whole table
+    invariants: UInt32[np.ndarray, " atoms"]  # RDKit's connectivity invariants: where Morgan begins
+    bond_types: UInt8[np.ndarray, " bonds"]  # RDKit's Chem.BondType, as a number
 
     def __len__(self) -> int:
         return len(self.smiles)
@@ -129,6 +128,8 @@ class Molecules:
             atoms=self.atoms[atoms],
             bonds=self.bonds[bonds],
             bond_ends=self.bond_ends[bonds] + shift[:, None].astype(np.int32),
+            invariants=self.invariants[atoms],
+            bond_types=self.bond_types[bonds],
         )
 
 
@@ -196,12 +197,17 @@ def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]
 def morgan_fingerprints(
     molecules: Molecules, *, radius: int = 2, length: int = 2048, counts: bool = False
 ) -> Float[np.ndarray, "rows length"]:
-    """RDKit's Morgan (ECFP-like) fingerprint of every row, in order; NaN where the row is invalid."""
+    """RDKit's Morgan (ECFP-like) fingerprint of every row, in order; NaN where RDKit cannot read it.
+
+    `circular_fingerprints(molecules, rule="morgan")` computes the same by XLA.
+    """
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=length)
     compute = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
     values = np.full((len(molecules), length), np.nan, np.float32)
-    for row in np.flatnonzero(molecules.valid):
-        values[row] = compute(_read(molecules.smiles[row]))
+    with rdBase.BlockLogs():
+        for row, text in enumerate(molecules.smiles):
+            with contextlib.suppress(_Unreadable):
+                values[row] = compute(_molecule(text))
     return values
 
 
@@ -218,8 +224,8 @@ class _Unreadable(ValueError):
 
 
 def _featurize(rows: tuple[str, ...]) -> Molecules:
-    atom_codes = _Codes(_atom_features)
-    bond_codes = _Codes(_bond_features)
+    atom_codes, bond_codes = Codes(), Codes()
+    invariants: list[int] = []
     ends: list[tuple[int, int]] = []  # numbered within the molecule
     atom_counts, bond_counts, valid, reasons = [], [], [], []
     with rdBase.BlockLogs():  # RDKit's own messages; ours are in `reasons`
@@ -234,7 +240,8 @@ def _featurize(rows: tuple[str, ...]) -> Molecules:
                 continue
             atom_codes.add(keys)
             bonds = list(map(mol.GetBondWithIdx, range(mol.GetNumBonds())))  # GetBonds() is twice as slow
-            bond_codes.add([(b.GetBondType(), b.GetIsConjugated(), b.IsInRing()) for b in bonds])
+            bond_codes.add(map(bond_key, bonds))
+            invariants.extend(GetConnectivityInvariants(mol, includeRingMembership=True))
             ends.extend([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in bonds])
             atom_counts.append(len(keys))
             bond_counts.append(len(bonds))
@@ -248,28 +255,35 @@ def _featurize(rows: tuple[str, ...]) -> Molecules:
         reasons=tuple(reasons),
         atom_offsets=atom_offsets,
         bond_offsets=np.concatenate([[0], np.cumsum(bond_counts, dtype=np.int64)]),
-        atoms=atom_codes.table(len(ATOM_FEATURES)),
-        bonds=bond_codes.table(len(BOND_FEATURES)),
+        atoms=atom_codes.table(atom_features, np.zeros(len(ATOM_FEATURES), np.uint8)),
+        bonds=bond_codes.table(bond_features, np.zeros(len(BOND_FEATURES), np.uint8)),
         bond_ends=(np.array(ends, np.int64).reshape(-1, 2) + first_atom).astype(np.int32),
+        invariants=np.array(invariants, np.uint32),
+        bond_types=bond_codes.table(lambda key: int(key[0]), np.zeros((), np.uint8)),
     )
 
 
-def _parse(text: str) -> tuple[Chem.Mol, list[_AtomKey], str]:
-    """The molecule, what is read of each atom, and a remark; or `_Unreadable`."""
+def _molecule(text: str) -> Chem.Mol:
+    """The molecule of a whole cell; or `_Unreadable`."""
     if not text:
         raise _Unreadable("empty cell")
     if len(text) > MAX_CHARACTERS:
         raise _Unreadable(f"{_shown(text)} is {len(text)} characters long; at most {MAX_CHARACTERS} are read")
     if not text.isascii() or len(text.split()) > 1:  # RDKit would read up to a blank and drop the rest
         raise _Unreadable(f"{_shown(text)} is not a SMILES: blanks or other than ASCII characters within")
-    mol = _read(text)
-    keys = list(map(_atom_key, map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))))
+    return _read(text)
+
+
+def _parse(text: str) -> tuple[Chem.Mol, list[AtomKey], str]:
+    """The molecule, what is read of each atom, and a remark; or `_Unreadable`."""
+    mol = _molecule(text)
+    keys = list(map(atom_key, map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))))
     if not keys:
         raise _Unreadable(f"no atoms in {text!r}")
     remarks = set()
     for key in set(keys):
         number, degree, *_ = key
-        if number in _SYMBOL_INDEX and degree <= MAX_DEGREE:
+        if number in SYMBOL_INDEX and degree <= MAX_DEGREE:
             continue
         atom = f"atom {keys.index(key)} of {_shown(text)}"
         if number == 0:
@@ -305,77 +319,9 @@ def _shown(text: str) -> str:
     return repr(text) if len(text) <= 100 else f"{text[:80]!r}..."
 
 
-_SYMBOL_INDEX = {Chem.GetPeriodicTable().GetAtomicNumber(s): i for i, s in enumerate(SYMBOLS)}
-_IMPLICIT = Chem.ValenceType.IMPLICIT
-
-
-_AtomKey = tuple[int, int, int, int, bool]
-
-
-def _atom_key(atom: Chem.Atom) -> _AtomKey:
-    return (
-        atom.GetAtomicNum(),
-        atom.GetDegree(),
-        atom.GetTotalNumHs(),
-        atom.GetValence(_IMPLICIT),
-        atom.GetIsAromatic(),
-    )
-
-
-def _atom_features(key: _AtomKey) -> np.ndarray:
-    number, degree, hydrogens, valence, aromatic = key
-    row = np.zeros(len(ATOM_FEATURES), np.uint8)
-    start = 0
-    for index, size in (
-        (_SYMBOL_INDEX.get(number, len(SYMBOLS)), len(SYMBOLS) + 1),
-        (degree, DEGREES),
-        (min(hydrogens, _HYDROGENS - 1), _HYDROGENS),
-        (min(valence, _VALENCES - 1), _VALENCES),
-    ):
-        row[start + index] = 1
-        start += size
-    row[start] = aromatic
-    return row
-
-
-_BOND_INDEX = {
-    Chem.BondType.SINGLE: 0,
-    Chem.BondType.DOUBLE: 1,
-    Chem.BondType.TRIPLE: 2,
-    Chem.BondType.AROMATIC: 3,
-}
-
-
-def _bond_features(key: tuple[Chem.BondType, bool, bool]) -> np.ndarray:
-    kind, conjugated, in_ring = key
-    row = np.zeros(len(BOND_FEATURES), np.uint8)
-    if kind in _BOND_INDEX:  # a dative or zero-order bond has no kind of its own here
-        row[_BOND_INDEX[kind]] = 1
-    row[4:] = conjugated, in_ring
-    return row
-
-
-class _Codes:
-    """Few distinct atoms make up all molecules: features are computed once for each distinct one."""
-
-    def __init__(self, features):
-        self.features = features
-        self.index: dict = {}
-        self.codes: list[int] = []
-
-    def add(self, keys: list) -> None:
-        index = self.index
-        self.codes.extend([index.setdefault(key, len(index)) for key in keys])
-
-    def table(self, width: int) -> np.ndarray:
-        if not self.index:
-            return np.zeros((0, width), np.uint8)
-        return np.stack([self.features(key) for key in self.index])[np.array(self.codes)]
-
-
 def _save(path: Path, molecules: Molecules) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = ("valid", "atom_offsets", "bond_offsets", "atoms", "bonds", "bond_ends")
+    names = (field.name for field in fields(Molecules) if field.name not in ("smiles", "reasons"))
     arrays: dict[str, Any] = {name: getattr(molecules, name) for name in names}
     arrays["reasons"] = np.array(molecules.reasons, np.str_)
     part = path.with_suffix(f".{os.getpid()}.part")

@@ -27,6 +27,7 @@ Source: talk, "Neural graph fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial, reduce
 from itertools import accumulate
 from typing import NamedTuple
@@ -42,9 +43,10 @@ from chainrule.fingerprints.batches import (
     molecule_sum,
     neighbor_sum,
 )
-from chainrule.fingerprints.molecules import ATOM_FEATURES, BOND_FEATURES, DEGREES
+from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES
 
 VARIANTS = ("talk", "original")
+Activation = Callable[[Array], Array]
 
 
 class Convolution(NamedTuple):
@@ -69,18 +71,28 @@ class Weights(NamedTuple):
     writes: tuple[Write, ...]
 
 
-def neural_fingerprint(weights: Weights, batch: MoleculeBatch) -> Float[Array, "molecules length"]:
+def neural_fingerprint(
+    weights: Weights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+) -> Float[Array, "molecules length"]:
     """The neural fingerprints of a batch of molecules, Algorithm 2.
 
     Its entries are non-negative and sum to (number of atoms) x (number of writes).
 
+    Args:
+        weights: of all layers, such as `init_weights` makes.
+        batch: from `collate`.
+        activation: what follows each linear map; the original's and ours is relu, the smooth step of the
+            talk's argument that large random weights make a hash is `jax.numpy.tanh`.
+
     Raises:
         ValueError: there are neither as many writes as convolutions nor one more.
     """
-    return molecule_sum(batch, reduce(jnp.add, atom_writes(weights, batch)))
+    return molecule_sum(batch, reduce(jnp.add, atom_writes(weights, batch, activation=activation)))
 
 
-def atom_writes(weights: Weights, batch: MoleculeBatch) -> list[Float[Array, "atoms length"]]:
+def atom_writes(
+    weights: Weights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+) -> list[Float[Array, "atoms length"]]:
     """What every atom writes to its molecule's fingerprint, one array per written layer.
 
     The activation of the fragment of radius L around an atom is what the atom writes in layer L.
@@ -96,7 +108,7 @@ def atom_writes(weights: Weights, batch: MoleculeBatch) -> list[Float[Array, "at
     layers = [jnp.asarray(batch.atoms, dtype)]
     bonds = incident_sum(batch).astype(dtype)
     for convolution in convolutions:
-        layers.append(convolve(convolution, batch, layers[-1], bonds))
+        layers.append(convolve(convolution, batch, layers[-1], bonds, activation))
     return [
         jax.nn.softmax(layer @ write.kernel + write.bias[None], axis=-1)
         for layer, write in zip(layers[skipped:], writes, strict=True)
@@ -108,6 +120,7 @@ def convolve(
     batch: MoleculeBatch,
     atoms: Float[Array, "atoms features_in"],
     bonds: Float[Array, "atoms bond_features"],
+    activation: Activation = jax.nn.relu,
 ) -> Float[Array, "atoms features"]:
     """Lines 7 to 9 of Algorithm 2: every atom takes in its neighbours."""
     self_kernel, degree_kernels, bias = convolution
@@ -123,7 +136,7 @@ def convolve(
     summed = jnp.concatenate(outputs) + bias[None]
     if self_kernel is not None:
         summed = summed + atoms @ self_kernel
-    return jax.nn.relu(summed)
+    return activation(summed)
 
 
 def init_weights(
