@@ -48,6 +48,9 @@ if TYPE_CHECKING:
         featurize,
         morgan_fingerprints,
     )
+    from chainrule.fingerprints.morgan import (
+        morgan_environments,
+    )
     from chainrule.fingerprints.neural import (
         Convolution,
         NeuralFingerprint,
@@ -56,6 +59,12 @@ if TYPE_CHECKING:
         atom_writes,
         init_weights,
         neural_fingerprint,
+    )
+    from chainrule.fingerprints.similarity import (
+        Neighbors,
+        most_similar,
+        pack_bits,
+        tanimoto,
     )
     from chainrule.fingerprints.splits import (
         Split,
@@ -103,6 +112,11 @@ _MODULE = {  # where each public name lives
     "atom_writes": "neural",
     "init_weights": "neural",
     "neural_fingerprint": "neural",
+    "morgan_environments": "morgan",
+    "Neighbors": "similarity",
+    "most_similar": "similarity",
+    "pack_bits": "similarity",
+    "tanimoto": "similarity",
     "Split": "splits",
     "contiguous_folds": "splits",
     "random_splits": "splits",
