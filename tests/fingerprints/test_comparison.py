@@ -29,7 +29,7 @@ from chainrule.fingerprints.comparison import (
     ridge,
     summarize,
 )
-from chainrule.fingerprints.molecules import canonical_smiles
+from chainrule.fingerprints.smiles import canonical_smiles
 
 METHODS = 7
 

@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 
 from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
-from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, atom_key
+from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, MAX_CHARACTERS, atom_key, read
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():
@@ -41,7 +41,7 @@ def test_cells_that_are_no_text_or_more_than_a_smiles_say_so():
 
 def test_a_row_too_long_to_be_read_in_time_is_kept_with_its_reason():
     """RDKit assigns stereochemistry and finds rings in quadratic time: a long row would stall the batch."""
-    most = molecules.MAX_CHARACTERS
+    most = MAX_CHARACTERS
     table = featurize(["CCO", "C(C)" * (most // 4), "C" * (most + 1)])
     assert table.valid.tolist() == [True, True, False]
     assert table.atoms_per_molecule.tolist() == [3, most // 2, 0]
@@ -55,7 +55,7 @@ def test_a_row_too_long_to_be_read_in_time_is_kept_with_its_reason():
 def test_reading_without_stereochemistry_is_not_slower_than_linear(text):
     """What MolFromSmiles spends on stereochemistry in these is 0.3 to 5 seconds."""
     start = time.process_time()
-    molecules._read(text)
+    read(text)
     assert time.process_time() - start < 0.2
 
 
@@ -63,7 +63,7 @@ def test_what_is_read_is_what_rdkit_reads_stereochemistry_aside(table):
     spellings = [Chem.MolToSmiles(Chem.AddHs(Chem.MolFromSmiles(smiles))) for smiles in table.smiles]
     odd = ["[H]n1cccc1", "[H][H]", "[2H]C", "[H]/C=C/F", "[H][C@](F)(Cl)Br", "C[B-]([H])(C)C", "[H]P([H])[H]"]
     for smiles in [*table.smiles, *spellings, *odd]:
-        ours, whole = molecules._read(smiles), Chem.MolFromSmiles(smiles)
+        ours, whole = read(smiles), Chem.MolFromSmiles(smiles)
         Chem.RemoveStereochemistry(whole)
         assert [atom_key(a) for a in ours.GetAtoms()] == [atom_key(a) for a in whole.GetAtoms()]
         assert Chem.MolToSmiles(ours, isomericSmiles=False) == Chem.MolToSmiles(whole, isomericSmiles=False)

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     )
     from chainrule.fingerprints.molecules import (
         Molecules,
-        canonical_smiles,
         featurize,
         morgan_fingerprints,
     )
@@ -65,6 +64,9 @@ if TYPE_CHECKING:
         most_similar,
         pack_bits,
         tanimoto,
+    )
+    from chainrule.fingerprints.smiles import (
+        canonical_smiles,
     )
     from chainrule.fingerprints.splits import (
         Split,
@@ -102,7 +104,7 @@ _MODULE = {  # where each public name lives
     "PropertyModel": "model",
     "predict": "model",
     "Molecules": "molecules",
-    "canonical_smiles": "molecules",
+    "canonical_smiles": "smiles",
     "featurize": "molecules",
     "morgan_fingerprints": "molecules",
     "Convolution": "neural",

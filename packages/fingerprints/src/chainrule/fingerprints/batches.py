@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.rows import as_rows, gather_ranges
+from chainrule.fingerprints.smiles import DEGREES, MAX_DEGREE
 
 Arrays = Array | np.ndarray  # a batch is collated by NumPy and used by JAX
 

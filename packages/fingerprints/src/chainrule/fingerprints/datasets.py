@@ -21,13 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from chainrule.fingerprints.molecules import (
-    Molecules,
-    canonical_smiles,
-    featurize,
-    read_sdf,
-)
+from chainrule.fingerprints.molecules import Molecules, featurize
 from chainrule.fingerprints.rows import as_rows
+from chainrule.fingerprints.smiles import canonical_smiles, read_sdf
 
 
 @dataclass(frozen=True)

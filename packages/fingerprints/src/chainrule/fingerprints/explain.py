@@ -23,8 +23,9 @@ from jaxtyping import Array, Float
 
 from chainrule.fingerprints.batches import MoleculeBatch, atom_slots, prediction_batches
 from chainrule.fingerprints.model import PropertyModel
-from chainrule.fingerprints.molecules import Molecules, fragment_smiles
+from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.neural import Weights, atom_writes
+from chainrule.fingerprints.smiles import fragment_smiles
 
 
 class Fragment(NamedTuple):

@@ -1,4 +1,4 @@
-"""SMILES to graphs: the one place where text becomes arrays.
+"""Tables of molecules as graphs in a few flat arrays.
 
 One can
 - turn any column of SMILES into graphs, row by row, nothing lost (`featurize`),
@@ -6,12 +6,11 @@ One can
 - pick rows (`Molecules.take`), and keep the result on disk (`featurize(..., cache=...)`),
 - compare with RDKit's own fingerprints (`morgan_fingerprints`).
 
-What is read of each atom and bond stands in `features`.
+What is read of each SMILES, atom and bond stands in `smiles`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -25,30 +24,24 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
-from rdkit import Chem, rdBase
-from rdkit.Chem import rdFingerprintGenerator
-from rdkit.Chem.rdMolDescriptors import GetConnectivityInvariants
 
-from chainrule.fingerprints.features import (
+from chainrule.fingerprints.rows import as_rows, gather_ranges
+from chainrule.fingerprints.smiles import (
     ATOM_FEATURES,
     BOND_FEATURES,
     DEGREES,
     MAX_DEGREE,
-    SYMBOL_INDEX,
-    AtomKey,
     Codes,
+    Unreadable,
     atom_features,
-    atom_key,
     bond_features,
-    bond_key,
+    parse,
+    quiet,
+    rdkit_fingerprints,
 )
-from chainrule.fingerprints.rows import as_rows, gather_ranges
 
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
 FEATURIZER_VERSION = 2
-
-# RDKit looks for rings and finds bonds in a time that grows with the square of the size: a second here.
-MAX_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -170,30 +163,6 @@ def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None) -> Mole
     return stored
 
 
-def canonical_smiles(smiles: str) -> str:
-    """One name for one graph: RDKit's canonical SMILES without stereochemistry, which no feature here
-    sees, so that two spellings or mirror images of a molecule count as the same.
-
-    Raises:
-        ValueError: RDKit cannot read it.
-    """
-    return Chem.MolToSmiles(_read(smiles), isomericSmiles=False)
-
-
-def fragment_smiles(smiles: str, atoms: Sequence[int]) -> str:
-    """Canonical SMILES of some atoms of a molecule and the bonds between them, without stereochemistry."""
-    return Chem.MolFragmentToSmiles(_read(smiles), atomsToUse=list(atoms), isomericSmiles=False)
-
-
-def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:
-    """SMILES and one property (as text, '' if absent) of every record of an SD file."""
-    smiles, values = [], []
-    for mol in Chem.SDMolSupplier(str(path)):
-        smiles.append("" if mol is None else Chem.MolToSmiles(mol))
-        values.append(mol.GetProp(property_name) if mol and mol.HasProp(property_name) else "")
-    return smiles, values
-
-
 def morgan_fingerprints(
     molecules: Molecules, *, radius: int = 2, length: int = 2048, counts: bool = False
 ) -> Float[np.ndarray, "rows length"]:
@@ -201,14 +170,7 @@ def morgan_fingerprints(
 
     `circular_fingerprints(molecules, rule="morgan")` computes the same by XLA.
     """
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=length)
-    compute = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
-    values = np.full((len(molecules), length), np.nan, np.float32)
-    with rdBase.BlockLogs():
-        for row, text in enumerate(molecules.smiles):
-            with contextlib.suppress(_Unreadable):
-                values[row] = compute(_molecule(text))
-    return values
+    return rdkit_fingerprints(molecules.smiles, radius, length, counts)
 
 
 def _as_text(cell: object) -> str:
@@ -219,34 +181,29 @@ def _as_text(cell: object) -> str:
     return "" if missing else repr(cell)
 
 
-class _Unreadable(ValueError):
-    """Why a row is no graph."""
-
-
 def _featurize(rows: tuple[str, ...]) -> Molecules:
     atom_codes, bond_codes = Codes(), Codes()
     invariants: list[int] = []
     ends: list[tuple[int, int]] = []  # numbered within the molecule
     atom_counts, bond_counts, valid, reasons = [], [], [], []
-    with rdBase.BlockLogs():  # RDKit's own messages; ours are in `reasons`
+    with quiet():
         for text in rows:
             try:
-                mol, keys, reason = _parse(text)
-            except _Unreadable as error:
+                graph = parse(text)
+            except Unreadable as error:
                 atom_counts.append(0)
                 bond_counts.append(0)
                 valid.append(False)
                 reasons.append(str(error))
                 continue
-            atom_codes.add(keys)
-            bonds = list(map(mol.GetBondWithIdx, range(mol.GetNumBonds())))  # GetBonds() is twice as slow
-            bond_codes.add(map(bond_key, bonds))
-            invariants.extend(GetConnectivityInvariants(mol, includeRingMembership=True))
-            ends.extend([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in bonds])
-            atom_counts.append(len(keys))
-            bond_counts.append(len(bonds))
+            atom_codes.add(graph.atoms)
+            bond_codes.add(graph.bonds)
+            invariants.extend(graph.invariants)
+            ends.extend(graph.ends)
+            atom_counts.append(len(graph.atoms))
+            bond_counts.append(len(graph.bonds))
             valid.append(True)
-            reasons.append(reason)
+            reasons.append(graph.remark)
     atom_offsets = np.concatenate([[0], np.cumsum(atom_counts, dtype=np.int64)])
     first_atom = np.repeat(atom_offsets[:-1], bond_counts)[:, None]  # of each bond's molecule
     return Molecules(
@@ -261,62 +218,6 @@ def _featurize(rows: tuple[str, ...]) -> Molecules:
         invariants=np.array(invariants, np.uint32),
         bond_types=bond_codes.table(lambda key: int(key[0]), np.zeros((), np.uint8)),
     )
-
-
-def _molecule(text: str) -> Chem.Mol:
-    """The molecule of a whole cell; or `_Unreadable`."""
-    if not text:
-        raise _Unreadable("empty cell")
-    if len(text) > MAX_CHARACTERS:
-        raise _Unreadable(f"{_shown(text)} is {len(text)} characters long; at most {MAX_CHARACTERS} are read")
-    if not text.isascii() or len(text.split()) > 1:  # RDKit would read up to a blank and drop the rest
-        raise _Unreadable(f"{_shown(text)} is not a SMILES: blanks or other than ASCII characters within")
-    return _read(text)
-
-
-def _parse(text: str) -> tuple[Chem.Mol, list[AtomKey], str]:
-    """The molecule, what is read of each atom, and a remark; or `_Unreadable`."""
-    mol = _molecule(text)
-    keys = list(map(atom_key, map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))))
-    if not keys:
-        raise _Unreadable(f"no atoms in {text!r}")
-    remarks = set()
-    for key in set(keys):
-        number, degree, *_ = key
-        if number in SYMBOL_INDEX and degree <= MAX_DEGREE:
-            continue
-        atom = f"atom {keys.index(key)} of {_shown(text)}"
-        if number == 0:
-            raise _Unreadable(f"{atom} is a dummy (*), not an element")
-        if degree > MAX_DEGREE:
-            raise _Unreadable(f"{atom} has {degree} neighbours; the fingerprint has weights for {MAX_DEGREE}")
-        remarks.add(f"{Chem.GetPeriodicTable().GetElementSymbol(number)} is read as 'other element'")
-    if len(keys) == 1:
-        remarks.add("a single atom, no bonds")
-    elif "." in text and (pieces := len(Chem.GetMolFrags(mol))) > 1:
-        remarks.add(f"{pieces} disconnected pieces (a salt or mixture), summed")
-    return mol, keys, "; ".join(sorted(remarks))
-
-
-_AS_WRITTEN = Chem.SmilesParserParams()
-_AS_WRITTEN.sanitize = _AS_WRITTEN.removeHs = False
-
-
-def _read(text: str) -> Chem.Mol:
-    """What Chem.MolFromSmiles reads, but for stereochemistry: no feature sees it, and to assign it takes
-    RDKit a time that grows with the square of the number of branches."""
-    mol = Chem.MolFromSmiles(text, _AS_WRITTEN)
-    try:
-        if mol is not None:
-            return Chem.RemoveHs(mol, updateExplicitCount=True)  # sanitises too
-        why = ""
-    except Chem.MolSanitizeException as error:
-        why = f": {error}"
-    raise _Unreadable(f"RDKit cannot read {_shown(text)} as SMILES{why}")
-
-
-def _shown(text: str) -> str:
-    return repr(text) if len(text) <= 100 else f"{text[:80]!r}..."
 
 
 def _save(path: Path, molecules: Molecules) -> None:

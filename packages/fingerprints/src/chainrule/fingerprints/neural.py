@@ -43,7 +43,7 @@ from chainrule.fingerprints.batches import (
     molecule_sum,
     neighbor_sum,
 )
-from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES
+from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, DEGREES
 
 VARIANTS = ("talk", "original")
 Activation = Callable[[Array], Array]
