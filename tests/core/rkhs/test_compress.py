@@ -103,9 +103,31 @@ def test_within_jit_and_in_single_precision():
     assert error <= short.error <= error + 0.02 * NORM
 
 
-def test_the_zero_function():
-    short = compress(RKHSFun.zero(F.kernel, 1), budget=3)
+@pytest.mark.parametrize("unit", [2.0**90, 2.0**-90])  # nothing is rounded
+@pytest.mark.parametrize(
+    "settings",
+    [dict(budget=8), dict(tolerance=0.1 * NORM), dict(onto=X[:3])],
+    ids=["budget", "tolerance", "onto"],
+)
+def test_the_unit_of_f_does_not_matter(unit, settings):
+    """Also where its squares overflow, or vanish, in single precision."""
+    f = jax.tree.map(lambda leaf: jnp.asarray(leaf, "float32"), F)
+    settings = {name: x.astype("float32") if name == "onto" else x for name, x in settings.items()}
+    in_units = {name: unit * x if name == "tolerance" else x for name, x in settings.items()}
+    one, scaled = compress(f, **settings), compress(unit * f, **in_units)
+    np.testing.assert_array_equal(scaled.function.coefficients, unit * one.function.coefficients)
+    np.testing.assert_array_equal(scaled.error, unit * one.error)
+    assert scaled.error > 0
+
+
+@pytest.mark.parametrize("zero", [RKHSFun(F.kernel), RKHSFun.zero(F.kernel, 1)], ids=["any", "of numbers"])
+@pytest.mark.parametrize(
+    "settings", [dict(budget=3), dict(tolerance=0.1), dict(onto=X[:2])], ids=["budget", "tolerance", "onto"]
+)
+def test_the_zero_function(zero, settings):
+    short = compress(zero, **settings)
     assert short.error == 0 and norm_sq(short.function) == 0
+    np.testing.assert_allclose((short.function + F)(X[:1]), F(X[:1]), rtol=1e-14)
 
 
 MISTAKES = {

@@ -102,6 +102,12 @@ def grad_of_sine():
 
 # <grad L(f), g> = d/dt L(f + t g) --------------------------------------------------------------
 
+
+def conditional_walk(f, x):
+    step = lambda x, _: (lax.cond(f(x) > 0, lambda: x + f(x), lambda: jnp.sin(x) * f(X[0])), f(x))
+    return lax.scan(step, x, None, 3)[1] @ Y[:3]
+
+
 CURIOUS = {
     "at f of f": lambda f: f(jnp.stack([f(X[0]), f(X[1]) ** 2])) + f(X[2]),
     "scaled by itself": lambda f: (f(X[0]) * f + norm_sq(f) * G)(X[1]) * norm_sq(f(X[2]) * f - G),
@@ -111,6 +117,15 @@ CURIOUS = {
     "branch chosen by f": lambda f: lax.cond(f(X[0]) > 0, lambda: f(X[1]) ** 3, lambda: norm_sq(f) * f(X[2])),
     "switch": lambda f: sum(
         lax.switch(i, [lambda: f(X[0]), lambda: 2.0, lambda: f(X) @ Y]) ** 2 for i in range(3)
+    ),
+    "cond under vmap": lambda f: jnp.sum(
+        jax.vmap(lambda x: lax.cond(f(x) > 0, lambda: f(x) ** 2 * f(Z[0]), lambda: norm_sq(f) * f(2 * x)))(X)
+    ),
+    "cond within scan within cond under vmap": lambda f: jnp.sum(
+        jax.vmap(lambda x: lax.cond(x[1] > 0, lambda: conditional_walk(f, x), lambda: f(x)))(X)
+    ),
+    "held fixed by a cond under vmap": lambda f: jnp.sum(
+        jax.vmap(lambda x: lax.cond(x[0] > 0, lambda f: f, lax.stop_gradient, f)(x) ** 2)(X)
     ),
     "attention": lambda f: jax.nn.softmax(f(X)) @ jnp.exp(f(X.reshape(2, 2, 2))).reshape(4),
     "its own gradient": lambda f: norm_sq(grad(lambda f: jnp.sum(f(X) ** 4) + norm_sq(f) * f(Z[0]))(f)),

@@ -106,6 +106,30 @@ LOSSES = {
         "vmap",
         lambda f: jnp.sum(jax.vmap(lambda f: f(X[0]))(f)),
     ),
+    "copies of f": (
+        TypeError,
+        "of the leaves of f",
+        lambda f: jnp.sum(jax.vmap(lambda f: f(X[0]))(jax.tree.map(lambda *two: jnp.stack(two), f, 2 * f))),
+    ),
+    "copies of f in scan": (
+        TypeError,
+        "carried through `scan`.*close over f",
+        lambda f: lax.scan(
+            lambda s, f: (s + f(X[0]), None), 0.0, jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, 3), f)
+        )[0],
+    ),
+    "f or numbers": (
+        TypeError,
+        "`select_n` of the leaves of f",
+        lambda f: jax.tree.map(lambda leaf: jnp.where(X[0, 0] > 0, leaf, 1.0), f)(X[0]),
+    ),
+    "an inner product of what a lane may hold fixed": (
+        NotImplementedError,
+        "inner product of two.*vmap maps.*Way out: take it before the cond",
+        lambda f: jnp.sum(
+            jax.vmap(lambda x: inner(f, lax.cond(x[0] > 0, lambda f: f, lax.stop_gradient, f)))(X)
+        ),
+    ),
     "no number": (TypeError, r"must return one real number, got .*\(3,\)", lambda f: f(X)),
     "integer": (TypeError, "must return one real number", lambda f: (f(X[0]) > 0).astype(int)),
     "complex": (TypeError, "must return one real number", lambda f: f(X[0]) * 1j),

@@ -112,6 +112,8 @@ def test_what_does_not_converge_is_nan_in_value_and_derivative():
     few = fit(rkhs.Matern32(), X, Y, 0.01, max_steps=3)
     assert few.stats.status == Status.MAX_STEPS and few.stats.steps == 3 and few.stats.residual > 1e-3
     assert np.isnan(few.function(V)).all()
+    enough = int(fit(rkhs.Matern32(), X, Y, 0.01).stats.steps)
+    assert fit(rkhs.Matern32(), X, Y, 0.01, max_steps=enough - 1).stats.status == Status.MAX_STEPS
     assert np.isnan(jax.jit(jax.grad(lambda noise: value(noise, max_steps=3)))(0.01))
     assert np.isfinite(value(0.01, max_steps=3, on_failure="ignore"))
 
@@ -165,6 +167,34 @@ def test_single_precision():
     found = fit(rkhs.Matern32(0.7), single(X), single(Y), 0.1)
     assert found.stats.status == Status.CONVERGED and found.function.coefficients.dtype == jnp.float32
     np.testing.assert_allclose(found.function(single(V)), closed(rkhs.Matern32(0.7), X, Y, 0.1)(V), atol=1e-3)
+
+
+def test_the_unit_of_y_does_not_matter():
+    """Also where its squares overflow, or vanish, in single precision."""
+    x, y, noise = X[:20].astype("float32"), Y[:20].astype("float32"), jnp.float32(0.1)
+    found = jax.jit(lambda unit: fit(rkhs.Matern32(0.7), x, unit * y, noise, on_failure="raise"))
+    weighted = jax.jit(
+        jax.grad(lambda y, unit: unit * jnp.sum(fit(rkhs.Matern32(0.7), x, y, noise).function.coefficients))
+    )
+    one, gradient = found(jnp.float32(1)), weighted(y, jnp.float32(1))
+    for unit in np.float32([2.0**100, 2.0**-100]):  # powers of two, so that nothing is rounded
+        scaled = found(unit)
+        assert scaled.stats.steps == one.stats.steps > 0
+        np.testing.assert_array_equal(scaled.function.coefficients, unit * one.function.coefficients)
+        np.testing.assert_array_equal(scaled.stats.residual, unit * one.stats.residual)
+        np.testing.assert_array_equal(weighted(y, unit), unit * gradient)
+
+
+@pytest.mark.parametrize("unit", [1e25, 1e-25])
+def test_the_unit_of_the_kernel_does_not_matter(unit):
+    x, y = X[:20].astype("float32"), Y[:20].astype("float32")
+    one, scaled = (fit(c * rkhs.Matern32(0.7), x, y, 0.1 * c) for c in (1.0, unit))
+    assert scaled.stats.status == Status.CONVERGED
+    np.testing.assert_allclose(unit * scaled.function.coefficients, one.function.coefficients, rtol=1e-3)
+
+
+def test_an_infinite_y_is_no_success():
+    assert fit(rkhs.Matern32(), X, Y.at[1].set(jnp.inf), 0.1).stats.status == Status.NONFINITE
 
 
 MISTAKES = {

@@ -1,5 +1,6 @@
 """Kernels: values against sklearn, derivatives also where points coincide, and what is no kernel."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -147,6 +148,17 @@ def test_a_kernel_of_ones_own():
     np.testing.assert_allclose(f(jnp.zeros(1)), 2 * np.cos(2 * np.pi * X[:, 0] / 3).sum(), rtol=1e-12)
 
 
+def test_a_degree_is_any_integer():
+    assert type(rkhs.Polynomial(np.int64(3)).degree) is int
+    with pytest.raises(ValueError, match="must be a whole number from 1 on, got 2"):
+        inspect.unwrap(rkhs.Polynomial.__init__)(object.__new__(rkhs.Polynomial), 2.0)
+
+
+def test_python_sums_kernels():
+    k = sum([rkhs.Linear(), rkhs.Matern32()])
+    assert k(X[0], Y[0]) == rkhs.Linear()(X[0], Y[0]) + rkhs.Matern32()(X[0], Y[0])
+
+
 MISTAKES = {
     "zero lengthscale": (lambda: rkhs.Matern32(0.0), "Matern32: lengthscale must be positive, got 0.0"),
     "negative ARD": (lambda: rkhs.Linear([1.0, -1.0]), "Linear: lengthscale must be positive, got .*-1"),
@@ -155,6 +167,12 @@ MISTAKES = {
     "many multiples": (lambda: np.ones(2) * rkhs.Linear(), r"one number, got shape \(2,\)"),
     "no degree": (lambda: rkhs.Polynomial(0), "degree must be a whole number from 1 on, got 0"),
     "other dimension": (lambda: rkhs.Linear(np.ones(3)).gram(X), r"has shape \(3,\), but points have \(2,\)"),
+    "points of two dimensions": (lambda: rkhs.Matern12().gram(X, Y[:, :1]), r"got \(2,\) and \(1,\).*k.gram"),
+    "a number": (
+        lambda: (2.0 * rkhs.Linear())(X[0], X[0, 0]),
+        r"Scaled: .*shape \(dim,\), got \(2,\) and \(\)",
+    ),
+    "numbers": (lambda: rkhs.Constant().diagonal(X[:, 0]), r"got \(\) and \(\)"),
 }
 
 

@@ -145,6 +145,37 @@ def test_free_places_are_no_atoms_at_the_origin():
     assert h.count == 2 and not h.overflowed
 
 
+@pytest.mark.parametrize("transform", [lambda add: add, jax.jit], ids=["eager", "jit"])
+def test_an_atom_at_the_origin_takes_its_place(transform):
+    """The points of free places are zero as well."""
+    add, origin = transform(lambda f, g: f + g), RKHSFun(K, jnp.zeros((1, 2)), jnp.ones(1))
+    zero = BufferedFun.zero(K, 2, 1)
+    f = add(zero, origin)
+    assert f.count == 1 and add(zero, f).count == 1
+    assert add(f, RKHSFun(K, X[:1], A[:1])).overflowed
+
+
+def test_the_free_places_of_another_function_are_not_taken_in():
+    """Momentum: m has other points than f, whose norm has a derivative at each place of f."""
+    no_room_to_spare = BufferedFun.zero(K, 2, 5)
+
+    def step(state, _):
+        f, m = state
+        m = 0.9 * m - 0.01 * grad(loss)(f, X, Y)
+        return (f + m, m), loss(f, X, Y)
+
+    (f, m), losses = jax.jit(lambda state: lax.scan(step, state, None, 50))((no_room_to_spare,) * 2)
+    assert f.count == m.count == 5 and not (f.overflowed | m.overflowed)
+    assert losses[-1] < 0.5 * losses[0]
+    eager, _ = step(step((no_room_to_spare,) * 2, None)[0], None)
+    np.testing.assert_allclose(loss(eager[0], X, Y), losses[2], rtol=1e-12)
+
+
+def test_a_sum_with_what_overflowed_has_overflowed():
+    f = BufferedFun.zero(K, 2, 5) + (BufferedFun.zero(K, 2, 4) + F)
+    assert f.overflowed and np.isnan(f.coefficients).all()
+
+
 @pytest.mark.parametrize("capacity, fits", [(5, True), (4, False)])
 def test_an_overflow_is_marked_and_nan_for_good(capacity, fits):
     f = jax.jit(lambda f: f + F)(BufferedFun.zero(K, 2, capacity))

@@ -80,7 +80,7 @@ site = Primitive("rkhs_site")
 
 @site.def_abstract_eval
 def _(_, x, *, depth, which, dtype):
-    return jax.core.ShapedArray(x.shape[:-1], dtype)  # of a token: ()
+    return jax.core.ShapedArray(x.shape[:-1] if len(which) == 1 else x.shape, dtype)
 
 
 @site.def_impl
@@ -92,10 +92,16 @@ def _(*operands, depth, which, dtype):
 
 
 def _batch(operands, axes, **params):
+    """A token is mapped over where vmap turns cond into a selection: it then has the leading axes of x."""
+    (size,) = {x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None}
+
+    def in_front(x, axis):
+        return jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+
     token, x = operands
-    if axes[0] is not None:
-        raise TypeError("rkhs.grad: the loss maps over f, which is one function. Way out: in_axes=None for f")
-    return site.bind(token, jnp.moveaxis(x, axes[1], 0), **params), 0
+    if jnp.ndim(token) > 0:
+        token = in_front(token, axes[0])
+    return site.bind(token, in_front(x, axes[1]), **params), 0
 
 
 def _refuse_derivative(operands, tangents, **params):

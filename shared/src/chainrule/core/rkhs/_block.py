@@ -1,6 +1,6 @@
 """A block of atoms sum_i a_i k(x_i, .), and how two blocks are known to have the same points.
 
-Block(points, coefficients, origin)
+Block(points, coefficients, origin, count)
 Which(array)                          which array it is: by its values, or by identity while they are traced
 rearranged(equation, origins)         which arrays slices and reshapes of such arrays are
 """
@@ -11,8 +11,9 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # Operations that only move numbers about: the same ones on the same arrays have the same outcome.
 _REARRANGEMENTS = frozenset(
@@ -29,11 +30,20 @@ class Block:
     points: Float[Array, "n dim"]
     coefficients: Float[Array, " n"]
     origin: Hashable = None  # which points they are, where more is known than the array
+    count: Int[Array, ""] | None = None  # how many are atoms, the first ones; the rest are free places
 
     @functools.cached_property
     def key(self) -> Hashable:
         """Equal for blocks that are known to have the same points in the same order."""
-        return Which(self.points) if self.origin is None else self.origin
+        if self.origin is not None:
+            return self.origin
+        return Which(self.points) if self.count is None else (Which(self.points), Which(self.count))
+
+    @property
+    def are_atoms(self) -> Bool[Array, " n"]:
+        """Which rows are atoms, and no free places of a BufferedFun."""
+        size = len(self.points)
+        return jnp.arange(size) < (size if self.count is None else self.count)
 
     @property
     def parts(self) -> list[Any]:
@@ -41,24 +51,26 @@ class Block:
         return [self.points, self.coefficients]
 
     def scaled(self, factor: Any) -> "Block":
-        return Block(self.points, factor * self.coefficients, self.key)
+        return Block(self.points, factor * self.coefficients, self.key, self.count)
 
     def plus(self, other: Any) -> "Block":
-        return Block(self.points, self.coefficients + other.coefficients, self.key)
+        return Block(self.points, self.coefficients + other.coefficients, self.key, self.count)
 
     def __repr__(self) -> str:
         return f"{'x'.join(map(str, np.shape(self.coefficients)))} atoms"
 
     def tree_flatten_with_keys(self):
-        names = ("points", "coefficients")
-        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names), None
+        return tuple((jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in _CHILDREN), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
         block = object.__new__(cls)  # without a look at what JAX puts in the place of arrays
-        for name, value in zip(("points", "coefficients", "origin"), (*children, None), strict=True):
+        for name, value in zip((*_CHILDREN, "origin"), (*children, None), strict=True):
             object.__setattr__(block, name, value)
         return block
+
+
+_CHILDREN = ("points", "coefficients", "count")
 
 
 class Which:

@@ -27,7 +27,7 @@ from chainrule.core.rkhs._sites import bare, is_site, leaves_used, not_entered, 
 class Token:
     """What stands for a function among the values of a jaxpr."""
 
-    stopped: bool = False  # by lax.stop_gradient
+    live: Any = True  # False if lax.stop_gradient stopped it; an array if it did for some of many copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,9 @@ def run(jaxpr: Any, inputs: Sequence[Any], origins: Sequence[Hashable], context:
         if is_site(equation, context.depth):
             outputs = [_run_site(equation, operands, whence, context)]
         elif has_token and name == "stop_gradient":
-            outputs = [Token(stopped=True)]
+            outputs = [Token(live=False)]
+        elif has_token and name in ("broadcast_in_dim", "select_n"):
+            outputs = [_run_copies(equation, operands)]
         elif has_token or sites_of(equation, context.depth):
             if name not in _RULES:
                 raise not_entered(equation)
@@ -104,9 +106,40 @@ def _run_site(equation, operands, origins, context):
     if not all(map(_is_token, tokens)):
         raise leaves_used("other numbers in place of")
     points, origin = (operands[1], origins[1]) if len(which) == 1 else (None, None)
-    live = tuple(not token.stopped for token in tokens)
+    live = tuple(token.live is not False for token in tokens)
     context.note([points], [Seen(origin, live)])
-    return context.use(which, points).astype(dtype) + next(context.perturbations)
+    value = context.use(which, points).astype(dtype)
+    return value + _where_live(next(context.perturbations), tokens)
+
+
+def _where_live(perturbation, tokens):
+    """The perturbation, zero for those of many copies of a function that are stopped."""
+    # One perturbation serves both functions of an inner product, so both have to be stopped alike.
+    masks = {id(token.live): token.live for token in tokens if token.live is not False}
+    if len(masks) > 1:
+        raise NotImplementedError(
+            "rkhs.grad: the loss takes the inner product of two functions within a `cond` that vmap maps "
+            "over. Way out: take it before the cond"
+        )
+    for mask in masks.values():
+        if mask is not True:
+            mask = mask.reshape(mask.shape + (1,) * (perturbation.ndim - mask.ndim))
+            perturbation = jnp.where(mask, perturbation, 0)
+    return perturbation
+
+
+def _run_copies(equation, operands):
+    """vmap of cond: copies of what a branch uses, stopped where another branch is taken."""
+    is_selection = equation.primitive.name == "select_n"
+    cases, params = operands[is_selection:], equation.params
+    if not all(map(_is_token, cases)):
+        raise not_entered(equation)
+    if all(isinstance(token.live, bool) and token.live == cases[0].live for token in cases):
+        return cases[0]
+    shape = equation.outvars[0].aval.shape
+    if not is_selection:
+        return Token(lax.broadcast_in_dim(cases[0].live, shape, params["broadcast_dimensions"]))
+    return Token(lax.select_n(operands[0], *(jnp.broadcast_to(token.live, shape) for token in cases)))
 
 
 def _run_jit(equation, operands, origins, context):
@@ -137,7 +170,8 @@ def _run_scan(equation, operands, origins, context):
     scanned = sum(rank(o) > rank(i) for o, i in zip(equation.invars, jaxpr.invars, strict=True))
     carried = sum(rank(o) == rank(i) for o, i in zip(equation.outvars, jaxpr.outvars, strict=True))
     first, last = len(operands) - scanned - carried, len(operands) - scanned
-    consts, carry, xs = operands[:first], _arrays(equation, operands[first:last]), operands[last:]
+    consts, carry = operands[:first], _arrays(equation, operands[first:last])
+    xs = _arrays(equation, operands[last:])
     seen = []
 
     def step(carry, scanned):

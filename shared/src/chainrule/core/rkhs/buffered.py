@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from chainrule.core.rkhs._block import Block
 from chainrule.core.rkhs._pytree import register
 from chainrule.core.rkhs._vector import Vector, is_start_of_sum, number
-from chainrule.core.rkhs.function import RKHSFun, common_space, nan_unless
+from chainrule.core.rkhs.function import RKHSFun, as_function, common_space, nan_unless
 from chainrule.core.rkhs.kernels import Kernel
 
 
@@ -55,8 +55,13 @@ class BufferedFun(Vector):
 
     @property
     def function(self) -> RKHSFun:
-        """The same as an RKHSFun, with an atom of coefficient zero in each place that is free."""
-        return RKHSFun(self.kernel, self.points, self.coefficients)
+        """The same as an RKHSFun, with an atom of coefficient zero in each place that is free.
+
+        It knows which places these are, and so do its multiples, and gradients such as that of |f|^2, which
+        is 2 f: a BufferedFun takes in none of them.
+        """
+        block = Block(self.points, self.coefficients, count=self.count)
+        return RKHSFun.of_blocks(self.kernel, [block], self.points.shape[-1])
 
     def __call__(self, x: ArrayLike) -> Float[Array, "..."]:
         return self.function(x)
@@ -64,15 +69,18 @@ class BufferedFun(Vector):
     def __add__(self, other: Any) -> "BufferedFun":
         if is_start_of_sum(other):
             return self
-        if isinstance(other, RKHSFun):
-            g, free = other, 0
-        elif isinstance(other, BufferedFun):
-            g, free = other.function, len(other.points) - other.count
-        else:
+        if not isinstance(other, RKHSFun | BufferedFun):
             return NotImplemented
-        kernel, _, same = common_space(self.function, g)
+        f, g = self.function, as_function(other)
+        kernel, _, same = common_space(f, g)
         total = dataclasses.replace(self, coefficients=nan_unless(same, self.coefficients))
-        own, elsewhere = Block(self.points, self.coefficients), []
+        if isinstance(other, BufferedFun):
+            total = dataclasses.replace(
+                total,
+                coefficients=nan_unless(~other.overflowed, total.coefficients),
+                overflowed=self.overflowed | other.overflowed,
+            )
+        (own,), elsewhere = f.blocks, []
         for block in g.blocks:
             if isinstance(block, Block) and block.key == own.key:  # as the derivative of |f|^2, which is 2 f
                 total = dataclasses.replace(total, coefficients=total.coefficients + block.coefficients)
@@ -86,8 +94,8 @@ class BufferedFun(Vector):
                     f"{rest.points.dtype} with coefficients of {rest.coefficients.dtype}. Way out: the wider "
                     "dtype in BufferedFun.zero"
                 )
-            size = len(rest.coefficients)
-            total = _with_atoms(total, rest.points, rest.coefficients, jnp.arange(size) < size - free)
+            are_atoms = jnp.concatenate([block.are_atoms for block in rest.atoms()])
+            total = _with_atoms(total, rest.points, rest.coefficients, are_atoms)
         return total
 
     def __mul__(self, factor: Any) -> "BufferedFun":

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from chainrule.core.rkhs._pytree import register
 from chainrule.core.rkhs.dictionary import Dictionary
-from chainrule.core.rkhs.function import RKHSFun, as_function
+from chainrule.core.rkhs.function import RKHSFun, as_function, unit_of
 from chainrule.core.rkhs.kernels import PRECISION
 
 
@@ -84,18 +84,34 @@ def compress(
         raise ValueError(f"rkhs.compress: budget must be at least 1, got {budget}")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"rkhs.compress: tolerance must be at least 0, got {tolerance}")
-    if onto is not None:
-        g = Dictionary(f.kernel, onto).project(f).function
-        points, coefficients = [f.points, g.points], [f.coefficients, -g.coefficients]
-        return Compressed(g, _norm_bound(f.kernel, jnp.concatenate(points), jnp.concatenate(coefficients)))
     X, a = f.points, f.coefficients
     most = len(a) if budget is None else min(budget, len(a))
-    if tolerance is None or most == 0:
-        return _compressed(f.kernel, X, a, most)
+    if onto is None and most == 0:
+        return Compressed(f, jnp.zeros((), a.dtype))
+    unit = unit_of(a)  # in units of it, squares neither overflow nor vanish
+    in_units = RKHSFun(f.kernel, X, a / unit) if f.blocks else f
+    if onto is not None:
+        short = _onto(in_units, onto)
+    elif tolerance is None:
+        short = _compressed(f.kernel, X, a / unit, most)
+    else:
+        short = _within(in_units, tolerance / unit, most)
+    return Compressed(unit * short.function, unit * short.error)
+
+
+def _onto(f, points):
+    g = Dictionary(f.kernel, points).project(f).function
+    difference = f - g
+    return Compressed(g, _norm_bound(f.kernel, difference.points, difference.coefficients))
+
+
+def _within(f, tolerance, most):
+    """As few atoms of the greedy sequence as keep the error within a tolerance."""
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(f)):
         raise TypeError(
             "rkhs.compress: a tolerance decides on a shape, which jit must know. Way out: a budget"
         )
+    X, a = f.points, f.coefficients
     size = 0
     while True:  # doubled, so that all of them cost twice the last at most
         size = min(2 * size + 64, most)
@@ -113,8 +129,6 @@ def compress(
 @functools.partial(jax.jit, static_argnames="size")
 def _compressed(kernel, X, a, size):
     """The projection of f = sum_i a_i k(x_i, .) onto `size` of its atoms."""
-    if size == 0:
-        return Compressed(RKHSFun(kernel, X, a), jnp.zeros((), a.dtype))
     pivots, factor, along, _ = _greedy(kernel, X, a, size)
     c = solve_triangular(factor, along, lower=True, trans=1)
     return Compressed(RKHSFun(kernel, X[pivots], c), _norm_bound(kernel, X, a.at[pivots].add(-c)))
@@ -132,7 +146,7 @@ def _greedy(kernel, X, a, size):
 
     def choose(carry, j):
         columns, left, residual = carry  # (<k(x_i, .), u_j>)_ij, the |u_i|^2, and the <r, u_i>
-        gain = jnp.where(left > noise, residual**2 / jnp.where(left > noise, left, 1), -1)
+        gain = jnp.where(left > noise, (residual / jnp.sqrt(jnp.where(left > noise, left, 1))) ** 2, -1)
         pivot = jnp.argmax(gain)
         helps = gain[pivot] > 0
         column = kernel.gram(X, X[pivot][None])[:, 0] - jnp.matmul(

@@ -9,6 +9,7 @@ Source: the regression of the slides "User-defined types: reproducing kernel Hil
 Rasmussen and Williams, Gaussian Processes for Machine Learning, equation 2.25.
 """
 
+import dataclasses
 from typing import Any, Literal, get_args
 
 import jax
@@ -18,7 +19,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from chainrule.core.rkhs._pytree import register
-from chainrule.core.rkhs.function import RKHSFun, floating
+from chainrule.core.rkhs.function import RKHSFun, floating, unit_of
 from chainrule.core.rkhs.kernels import PRECISION, Kernel
 from chainrule.core.status import Stats, Status, raise_unless_converged
 
@@ -115,10 +116,15 @@ def _solve(K, noise, y, rtol, max_steps, on_failure):
     def product(v):
         return jnp.matmul(K, v, precision=PRECISION) + noise * v
 
-    size = lax.stop_gradient(jnp.linalg.norm(K) + noise)
+    # In units of the system and of b, so that squares neither overflow nor vanish.
+    unit = lax.stop_gradient(unit_of(K) + noise)
+    size = lax.stop_gradient(jnp.linalg.norm(K / unit) + noise / unit)
 
     def solve(product, b):
-        a, stats = _conjugate_gradients(product, b, size, rtol, max_steps)
+        unit_of_b = unit_of(b)
+        a, stats = _conjugate_gradients(lambda v: product(v) / unit, b / unit_of_b, size, rtol, max_steps)
+        a = a * (unit_of_b / unit)
+        stats = dataclasses.replace(stats, residual=stats.residual * unit_of_b)
         if on_failure == "raise":
             stats = raise_unless_converged(stats, "rkhs.fit", _WAYS_OUT)
         if on_failure != "ignore":
@@ -163,6 +169,6 @@ def _conjugate_gradients(product: Any, b: Any, size: Any, rtol: Any, max_steps: 
 
     x, r, _, steps, is_true = lax.while_loop(going, step, (jnp.zeros_like(b), b, b, 0, jnp.asarray(True)))
     residual = jnp.linalg.norm(r)
-    failed = jnp.where(jnp.isfinite(residual), Status.MAX_STEPS, Status.NONFINITE)
-    status = jnp.where(is_true & (residual <= target(x)), Status.CONVERGED, failed)
+    reached = jnp.where(is_true & (residual <= target(x)), Status.CONVERGED, Status.MAX_STEPS)
+    status = jnp.where(jnp.isfinite(residual), reached, Status.NONFINITE)  # inf <= inf
     return x, Stats(jnp.asarray(steps), residual, status)

@@ -17,7 +17,10 @@ two sides.
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, chapter 4.
 """
 
-from typing import Any
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +30,24 @@ from jaxtyping import Array, Float
 
 from chainrule.core.rkhs._matern import matern12, matern32, matern52
 from chainrule.core.rkhs._pytree import register, static
+from chainrule.core.rkhs._vector import is_start_of_sum
 
 PRECISION = jax.lax.Precision.HIGHEST  # a GPU would multiply float32 matrices with ten bits
+
+
+def _of_two_points(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel that refuses points that would be broadcast."""
+
+    @functools.wraps(call)
+    def checked(self, x, y):
+        if jnp.ndim(x) != 1 or jnp.shape(x) != jnp.shape(y):
+            raise ValueError(
+                f"{type(self).__name__}: k(x, y) takes two points of one shape (dim,), got {jnp.shape(x)} "
+                f"and {jnp.shape(y)}. Way out: for many, of shapes (n, dim) and (m, dim), k.gram(X, Y)"
+            )
+        return call(self, x, y)
+
+    return checked
 
 
 class Kernel:
@@ -44,6 +63,11 @@ class Kernel:
                 return jnp.cos(2 * jnp.pi * (x - y)[0] / self.period)
     """
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "__call__" in vars(cls):
+            cls.__call__ = _of_two_points(cls.__call__)
+
     def __call__(self, x: Float[Array, " dim"], y: Float[Array, " dim"]) -> Float[Array, ""]:
         raise NotImplementedError
 
@@ -58,6 +82,9 @@ class Kernel:
 
     def __add__(self, other: "Kernel") -> "Sum":
         return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __radd__(self, other: Any) -> "Kernel":
+        return self if is_start_of_sum(other) else NotImplemented
 
     def __mul__(self, other: Any) -> "Product | Scaled":
         return Product(self, other) if isinstance(other, Kernel) else Scaled(other, self)
@@ -180,13 +207,18 @@ class Linear(Kernel):
 class Polynomial(Kernel):
     """k(x, y) = (offset + sum_d x_d y_d / lengthscale_d^2)^degree: polynomials up to that degree."""
 
-    degree: int = static(default=2)
+    degree: SupportsIndex = static(default=2)
     offset: Any = 1.0
     lengthscale: Any = 1.0
 
     def __post_init__(self):
-        if not (isinstance(self.degree, int) and self.degree >= 1):
+        try:
+            degree = operator.index(self.degree)
+        except TypeError:
+            degree = 0
+        if degree < 1:
             raise ValueError(f"Polynomial: degree must be a whole number from 1 on, got {self.degree!r}")
+        object.__setattr__(self, "degree", degree)
         _check_positive(self, "lengthscale")
         _check_positive(self, "offset", or_zero=True)
 
