@@ -223,3 +223,22 @@ def test_a_derivative_where_one_step_fills_the_space():
     like = jax.ShapeDtypeStruct((5,), float)
     f = lambda t: largest_eigenvalue(KEY, lambda v: t * v, like).value
     assert jax.jit(jax.grad(f))(2.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("summed", [False, True], ids=["a matrix each", "a share each"])
+def test_devices_may_have_matrices_of_their_own(summed):
+    """A start that is the same on all devices, a matvec that varies, or is a sum over them."""
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec("devices")
+    total = lambda v: jax.lax.psum(v, "devices") if summed else v
+
+    def of_device(d):
+        top = lambda d: extremal_eigenvalues(KEY, lambda v: total(d[0] * v), jnp.ones(4))[1].value
+        T = lanczos(lambda v: total(d[0] * v), jnp.ones(4), 4)
+        return jnp.full(1, top(d)), T.diagonal[None], jax.grad(top)(d)
+
+    d = jnp.arange(1.0, 5.0)
+    value, diagonal, gradient = jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=P, out_specs=P))(d[None])
+    np.testing.assert_allclose(value, 4, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(diagonal), 10, rtol=1e-12)
+    np.testing.assert_allclose(gradient, [[0, 0, 0, 1]], atol=1e-7)

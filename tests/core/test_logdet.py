@@ -154,3 +154,18 @@ def test_unfit_settings_are_refused():
         estimate(A, steps=2)
     with pytest.raises(TypeError, match="floating or complex"):
         logdet_slq(KEY, lambda v: v, jnp.arange(3))
+
+
+def test_devices_may_have_matrices_of_their_own():
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec("devices")
+
+    def of_device(d):
+        value = lambda d: logdet_slq(KEY, lambda v: d[0] * v, jnp.ones(4), probes=2, steps=4).value
+        return jnp.full(1, value(d)), jax.grad(value)(d), jax.jvp(value, (d,), (d,))[1][None]
+
+    d = jnp.arange(1.0, 5.0)[None]
+    value, gradient, slope = jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=P, out_specs=P))(d)
+    np.testing.assert_allclose(value, np.log(24), rtol=1e-12)
+    np.testing.assert_allclose(gradient, 1 / d, rtol=1e-9)
+    np.testing.assert_allclose(slope, 4, rtol=1e-9)

@@ -151,14 +151,6 @@ def test_ggnvp_is_the_hessian_of_a_linear_model_only():
     assert not np.allclose(ggnvp(bent, g, x, v), hvp(lambda x: g(bent(x)), x, v), rtol=1e-2)
 
 
-def test_half_the_squared_norm_of_complex_predictions():
-    """G = Re J^H J: a real vector in, a real vector out."""
-    rng = np.random.default_rng(0)
-    J = rng.normal(size=(6, 4)) + 1j * rng.normal(size=(6, 4))
-    v = rng.normal(size=4)
-    close(ggnvp(lambda x: jnp.asarray(J) @ x, None, jnp.zeros(4), v), (J.conj().T @ J).real @ v, 1e-12)
-
-
 def test_nothing_dense_is_built():
     """1000 unknowns: no array larger than the data, let alone a matrix of a million."""
     x, v, data = problem(sizes=(20, 40, 4))

@@ -369,3 +369,23 @@ def test_names_and_documentation_survive():
     assert logistic.__name__ == "logistic" and repr(logistic) == "<primitive logistic(x)>"
     with pytest.raises(TypeError, match="missing a required argument: 'x'"):
         logistic()
+
+
+class Power:
+    def __init__(self, exponent):
+        self.exponent = exponent
+
+    @primitive
+    def of(self, x, times=1.0):
+        return times * x**self.exponent
+
+    defvjp(of, lambda ans, self, x, times: lambda g: g * self.exponent * ans / x, argnums=[1])
+
+
+def test_methods_are_bound_as_those_of_functions_are():
+    cube = Power(3)
+    assert cube.of(2.0) == Power.of(cube, 2.0) == 8.0
+    assert jax.grad(cube.of)(2.0) == jax.grad(Power.of, argnums=1)(cube, 2.0) == 12.0
+    assert jax.jit(jax.grad(lambda x: cube.of(x, times=2.0)))(2.0) == 24.0
+    with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+        cube.of()

@@ -74,7 +74,7 @@ def test_a_wrong_second_derivative_is_caught():
 
     square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * jax.lax.stop_gradient(x) * g,))
     check_derivatives(square, (X,), order=1, modes=["rev"])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="VJP of VJP"):
         check_derivatives(square, (X,), order=2, modes=["rev"])
 
 
@@ -96,6 +96,64 @@ def test_a_disagreement_too_small_for_differences_is_caught():
     check_derivatives(slightly, (X,), order=1, modes=["rev"])
     with pytest.raises(AssertionError, match="not the adjoint"):
         check_derivatives(slightly, (X,), order=1)
+
+
+def test_a_nan_is_no_derivative():
+    for f, message in (
+        (lambda x: {"y": x * jnp.nan}, r"f\(\*args\)\['y'\] is not finite: nan"),
+        (with_vjp(jnp.nan), "VJP cotangent projection\nnan"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            check_derivatives(f, (1.0,), modes=["rev"])
+    with pytest.raises(AssertionError, match=r"J\^T v, leaf 0 is not finite: nan"):
+        check_vjp(lambda x: jax.lax.custom_linear_solve(jnp.positive, x, lambda _, b: b, nan_solve), (1.0,))
+
+
+def nan_solve(_, b):
+    return b * jnp.nan
+
+
+@pytest.mark.parametrize("large", [1e6, 1e12])
+def test_every_output_counts_whatever_its_unit(large):
+    check_derivatives(lambda x: (large * x, with_vjp(1.0)(x)), (0.3,), modes=["rev"])
+    with pytest.raises(AssertionError, match="VJP"):
+        check_derivatives(lambda x: (large * x, with_vjp(1.001)(x)), (0.3,), modes=["rev"])
+    with pytest.raises(AssertionError, match="not the adjoint"):
+        check_vjp(lambda x: (large * x, with_transpose(False)(x)), (X,))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_wrong_number_of_a_thousand_is_caught(seed):
+    check_derivatives(with_jvp(np.ones(1000)), (np.ones(1000),), order=1, seed=seed)
+    with pytest.raises(AssertionError, match="JVP"):
+        factors = np.where(np.arange(1000) == 7, 1.01, 1.0)
+        check_derivatives(with_jvp(factors), (np.ones(1000),), order=1, seed=seed)
+
+
+def test_a_rule_that_changes_the_value_is_caught():
+    @jax.custom_jvp
+    def sin(x):
+        return jnp.sin(x)
+
+    sin.defjvp(lambda x, t: (jnp.sin(*x) + 0.1, jnp.cos(*x) * t[0]))
+    with pytest.raises(AssertionError, match="JVP primal"):
+        check_derivatives(sin, (0.3,), order=1)
+
+
+def test_what_hardly_varies_beside_its_size_is_no_mistake():
+    """Rounding is all that differences of the second and third output see."""
+    f = lambda x: (jnp.sin(x), 1 + 1e-12 * x, jnp.sum(jnp.sqrt(2 + x - x)), 5 * x)
+    check_derivatives(jax.jit(f), (jnp.array([0.3]),))
+
+
+def test_where_nothing_can_be_checked_nothing_passes():
+    with pytest.raises(TypeError, match=r"args = \(3,\) have no floating leaf: there is nothing to diff"):
+        check_derivatives(with_jvp(1.0), (3,))
+    with pytest.raises(TypeError, match=r"f\(\*args\) has no floating leaf"):
+        check_derivatives(lambda x: jnp.arange(3), (3.0,))
+    for wrong in ({"modes": "rev"}, {"modes": []}, {"modes": ["reverse"]}, {"order": 0}):
+        with pytest.raises(ValueError, match=r"order must be at least 1 and modes some of \['fwd', 'rev'\]"):
+            check_derivatives(jnp.sin, (3.0,), **wrong)
 
 
 def test_pytrees_integers_and_complex_numbers():

@@ -6,7 +6,8 @@
 
 `matvec` maps a pytree of arrays to its like, such as `hvp(f, x)` or `ggnvp(f, g, x)` do, and must be linear
 and self-adjoint: <u, A v> = <A u, v>. Whether it is shows on the way, at no cost, and a matvec that is not
-makes NaN.
+makes NaN. For complex vectors it must be linear over the complex numbers, which products with Hessians are
+not in general: take real and imaginary parts there.
 
 Source: Parlett, The Symmetric Eigenvalue Problem, 1998: chapter 13, and section 6.9 for the second
 orthogonalisation.
@@ -22,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact, Int, Key, PyTree
 
 from chainrule.core._linalg import Flat, coefficients, combination, eigh, length
+from chainrule.core._varying import varying_as
 from chainrule.core.status import Status
 
 Matvec = Callable[[PyTree], PyTree]
@@ -103,7 +105,7 @@ def lanczos(matvec: Matvec, v0: PyTree, steps: int) -> Lanczos:
     space = Flat("lanczos", matvec, v0)
     if not 1 <= steps <= space.size:
         raise ValueError(f"lanczos: steps must be from 1 to {space.size}, the size of v0, got {steps}")
-    T = _lanczos(space.matvec, space.ravel(v0), steps)
+    T = lanczos_flat(space.matvec, space.ravel(v0), steps)
     return dataclasses.replace(T, vectors=jax.vmap(space.unravel)(T.vectors))
 
 
@@ -146,13 +148,14 @@ def extremal_eigenvalues(
     space = Flat("extremal_eigenvalues", matvec, like)
     if steps < 1:
         raise ValueError(f"extremal_eigenvalues: steps must be at least 1, got {steps}")
-    T = _lanczos(space.matvec, jax.random.normal(key, (space.size,), space.dtype), min(steps, space.size))
+    T = lanczos_flat(space.matvec, jax.random.normal(key, (space.size,), space.dtype), min(steps, space.size))
     rtol = space.eps**0.75 if rtol is None else rtol
     both = jax.vmap(lambda sign: _eigenpair(space, T, rtol, sign))(jnp.array([-1, 1], T.diagonal.dtype))
     return jax.tree.map(lambda x: x[0], both), jax.tree.map(lambda x: x[1], both)
 
 
-def _lanczos(matvec: Matvec, v0: Inexact[Array, " n"], steps: int) -> Lanczos:
+def lanczos_flat(matvec: Matvec, v0: Inexact[Array, " n"], steps: int) -> Lanczos:
+    """`lanczos` for a matvec between vectors of float32 or wider, as of `Flat`."""
     real = jnp.finfo(v0.dtype).dtype
     eps = jnp.finfo(real).eps
 
@@ -180,6 +183,7 @@ def _lanczos(matvec: Matvec, v0: Inexact[Array, " n"], steps: int) -> Lanczos:
     v = jnp.where(exists, v0 / length(v0), 0)
     zero = jnp.zeros((), real)
     start = (jnp.zeros((steps, *v.shape), v.dtype), v, zero, exists, zero, zero)
+    start = varying_as(start, lambda carry: advance(carry, 0)[0])
     end, (diagonal, off_diagonal, alive) = lax.scan(advance, start, jnp.arange(steps))
     V, *_, largest, asymmetry = end
     asymmetry = asymmetry / jnp.where(largest > 0, largest, 1)

@@ -9,17 +9,15 @@ Anal. Appl. 38 (2017); Golub and Meurant, Matrices, Moments and Quadrature, 2010
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.dtypes import float0
 from jaxtyping import Array, Bool, Float, Inexact, Int, Key, PyTree
 
 from chainrule.core._linalg import Flat, combination, eigh, length
-from chainrule.core.krylov import Lanczos, Matvec, lanczos
+from chainrule.core._varying import varying_as
+from chainrule.core.krylov import Lanczos, Matvec, lanczos_flat
 from chainrule.core.status import Status
 
 # The derivative is taken with A^-1 z to this accuracy, less than the 1 / sqrt(probes) of the estimate.
@@ -91,6 +89,7 @@ def logdet_slq(
         raise ValueError(f"logdet_slq: steps must be at least 3, to see them converge, got {steps}")
     steps = min(steps, space.size)
     z = jax.random.rademacher(key, (probes, space.size), space.dtype)
+    z = varying_as(z, lambda z: space.matvec(z[0]))
     # What matvec closes over becomes an argument: to differentiate by, and because a derivative may be taken
     # when the trace that it belongs to is over.
     closed = jax.make_jaxpr(space.matvec)(z[0])
@@ -104,7 +103,7 @@ def logdet_slq(
     @jax.custom_jvp
     def estimate(parameters, z):
         A = matvec_of(parameters)
-        return _summary(mapped(lambda z: _quadrature(lanczos(A, z, steps), space), z))
+        return _summary(mapped(lambda z: _quadrature(lanczos_flat(A, z, steps), space), z))
 
     @estimate.defjvp
     def estimate_jvp(primals, tangents):
@@ -117,12 +116,12 @@ def logdet_slq(
             return jnp.vdot(w, dA_z).real
 
         result = estimate(parameters, z)
-        value, *errors, _ = result
+        value, zero = result[0], jnp.zeros_like(result[0])
         tangent = jnp.where(jnp.isnan(value), value, 1) * jnp.mean(mapped(of_probe, z))
-        of_status: Any = np.zeros((), float0)
-        return result, (tangent, *map(jnp.zeros_like, errors), of_status)
+        return result, (tangent, zero, zero, zero)
 
-    return LogDeterminant(*estimate(closed.consts, z))
+    value, standard_error, truncation, status = estimate(closed.consts, z)
+    return LogDeterminant(value, standard_error, truncation, status.astype(jnp.int32))
 
 
 def _quadrature(T: Lanczos, space: Flat) -> tuple[Float[Array, "3"], Float[Array, ""], Bool[Array, ""]]:
@@ -143,7 +142,7 @@ def _quadrature(T: Lanczos, space: Flat) -> tuple[Float[Array, "3"], Float[Array
 
 
 def _summary(probed: tuple[Float[Array, "probes 3"], Float[Array, " probes"], Bool[Array, " probes"]]):
-    """The fields of a LogDeterminant."""
+    """The fields of a LogDeterminant; all are floating numbers, so that they have tangents."""
     values, sizes, exists = probed
     value = jnp.mean(values[:, 0])
     standard_error = jnp.std(values[:, 0], ddof=1) / jnp.sqrt(len(values))
@@ -155,13 +154,15 @@ def _summary(probed: tuple[Float[Array, "probes 3"], Float[Array, " probes"], Bo
     told = truncation <= standard_error + noise
     sound = jnp.all(exists) & jnp.isfinite(value)
     status = jnp.where(sound, jnp.where(told, Status.CONVERGED, Status.MAX_STEPS), Status.NONFINITE)
-    errors = (jnp.where(sound, x, jnp.nan) for x in (value, standard_error, truncation))
-    return (*errors, status.astype(jnp.int32))
+    value, standard_error, truncation = (
+        jnp.where(sound, x, jnp.nan) for x in (value, standard_error, truncation)
+    )
+    return value, standard_error, truncation, status.astype(value.dtype)
 
 
 def _solve(matvec: Matvec, b: Inexact[Array, " n"], steps: int) -> Inexact[Array, " n"]:
     """A^-1 b for a definite A, in the Krylov space of b; NaN if it is not in there, nearly."""
-    T = lanczos(matvec, b, steps)
+    T = lanczos_flat(matvec, b, steps)
     theta, S = eigh(T.matrix(T.diagonal[:1]))
     x = combination(T.vectors, (length(b) * (S @ (S[0] / theta))).astype(b.dtype))
     return jnp.where(length(matvec(x) - b) <= SOLVE_RTOL * length(b), x, jnp.nan)

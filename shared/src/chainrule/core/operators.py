@@ -9,6 +9,10 @@
 x is any pytree. Its integer leaves are held fixed: their place in v is taken by float0 zeros, as in the
 gradients of `jax.grad(f, allow_int=True)`, and so it is in what comes back.
 
+Complex leaves are vectors over the real numbers, with the inner product Re sum conj(x_i) y_i of `PyTrees`. A
+gradient is a vector of that space, so the conjugate of what `jax.grad` returns; J^T is the adjoint there.
+H and G are symmetric in that inner product: what they are in real and imaginary parts, they are here.
+
 Source: the slide "Higher order autodiff: efficient differential operators" of the talk The Chain Rule
 Unchained (D. Maclaurin); Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 1994;
 Martens, Deep learning via Hessian-free optimization, ICML 2010.
@@ -40,11 +44,12 @@ def hvp(f, x, v=None, *, args=()):
 
         H v = d/dt grad f(x + t v)  at t = 0,
 
-    by forward mode over reverse mode, in about three times the time of a gradient.
+    by forward mode over reverse mode, in about three times the time of a gradient. For complex x, grad f is
+    the conjugate of JAX's: f(x + t v) = f(x) + t Re <grad f, v> + t^2 / 2 Re <v, H v> + ...
 
     Args:
         f: a real scalar function f(x, *args).
-        x: where, a pytree of arrays.
+        x: where, a pytree of arrays, real or complex.
         v: a vector like x. Without it you get the linear map v -> H v: what the gradient computes at x is
             computed once and kept, and each product takes only what is linear in v.
         args: what else f takes; not differentiated.
@@ -69,7 +74,10 @@ def hvp(f, x, v=None, *, args=()):
     with one reverse pass to store for instead of two.
     """
     point = _Point("hvp", f, x, args)
-    gradient = jax.grad(point.f)
+
+    def gradient(x):
+        return _conjugate(jax.grad(point.f)(x))
+
     if v is not None:
         return point.tree(jax.jvp(gradient, (point.x,), (point.vector(v),))[1])
     _, product = jax.linearize(gradient, point.x)
@@ -90,8 +98,8 @@ def ggnvp(f, g, x, v=None, *, args=()):
         G v = J^T H (J v),    J = df/dx at x,    H = the Hessian of g at f(x).
 
     G is the Hessian of g(f(x)) where f is replaced by its linearisation. It is symmetric, and positive
-    semidefinite if g is convex, which the Hessian need not be. f runs forward once; J v, H and J^T cost
-    about one more run of f each.
+    semidefinite if g is convex, which the Hessian need not be: Re <v, G v> >= 0, for complex x, too. f runs
+    forward once; J v, H and J^T cost about one more run of f each.
 
     Args:
         f: any function f(x, *args), such as a model: parameters -> predictions.
@@ -121,7 +129,8 @@ def ggnvp(f, g, x, v=None, *, args=()):
     g_hvp = hvp(_half_squared_norm if g is None else g, y)
 
     def product(v):
-        return point.tree(*pullback(_inexact(g_hvp(pushforward(point.vector(v))))))
+        pulled_back = pullback(_conjugate(_inexact(g_hvp(pushforward(point.vector(v))))))
+        return point.tree(_conjugate(*pulled_back))
 
     return product if v is None else product(v)
 
@@ -177,6 +186,11 @@ def contract(f: Callable[..., PyTree], x: PyTree, vs: Sequence[PyTree], *, args:
 
 def _along(f: Callable[..., list[Array]], v: list[Array]) -> Callable[..., list[Array]]:
     return lambda *x: jax.jvp(f, x, tuple(v))[1]
+
+
+def _conjugate(arrays: list[Array]) -> list[Array]:
+    """JAX's cotangents, which pair without conjugation, as vectors that pair by Re <x, y>, or back."""
+    return [jnp.conj(array) for array in arrays]
 
 
 def _half_squared_norm(y: PyTree) -> Float[Array, ""]:

@@ -14,6 +14,7 @@ Source: the slides "User-defined primitives" of the talk The Chain Rule Unchaine
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,9 +67,9 @@ def defvjp(f: "Primitive", *makers: VJPMaker | None, argnums: Sequence[int] | No
 
     Args:
         f: a function decorated with `primitive`.
-        makers: for positional arguments 0, 1, 2, ... in order, functions among them included. None says
-            that the derivative is zero. An argument without a maker cannot be differentiated by: asking
-            for it is an error, not a zero.
+        makers: for positional arguments 0, 1, 2, ... in order, functions among them included, and the self
+            of a method, which is number 0. None says that the derivative is zero. An argument without a
+            maker cannot be differentiated by: asking for it is an error, not a zero.
         argnums: the arguments that the makers are for, if not 0, 1, 2, ...
 
     Raises:
@@ -120,6 +121,10 @@ class Primitive:
 
     def __repr__(self):
         return f"<primitive {self.name}{self.signature}>"
+
+    def __get__(self, instance, owner=None):
+        """In a class it is a method, as any function is."""
+        return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args, **kwargs):
         bound = self.signature.bind(*args, **kwargs)

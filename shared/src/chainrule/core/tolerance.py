@@ -4,7 +4,7 @@ Tolerance(rtol, atol, max_steps)   array arguments all three: new values compile
 tolerance_for(x, rtol, atol, ...)  what the user gave, checked, and defaults for the rest
 default_tolerance(x)               eps**(3/4) of the coarsest dtype in x
 max_abs(x)                         max |x| over all leaves
-unit_of(x)                         the same, to divide by
+unit_of(x)                         the power of two at it, to divide by
 """
 
 from collections.abc import Iterable
@@ -65,9 +65,13 @@ def max_abs(x: PyTree, measure: np.dtype) -> Float[Array, ""]:
 
 
 def unit_of(x: PyTree, measure: np.dtype) -> Float[Array, ""]:
-    """max |x|, where that is a number to divide by, or else one; no derivative flows through it."""
+    """The power of two at max |x|, or one where that is zero or no number; no derivative flows through it.
+
+    In units of it squares neither overflow nor vanish, and all digits stay.
+    """
     size = lax.stop_gradient(max_abs(x, measure))
-    return jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    exponent = jnp.frexp(jnp.where((size > 0) & jnp.isfinite(size), size, 1))[1]
+    return jnp.ldexp(jnp.ones_like(size), exponent - 1)
 
 
 def is_inexact(leaf: Any) -> bool:

@@ -17,10 +17,11 @@ autograd.
 """
 
 import dataclasses
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -119,11 +120,15 @@ def check_vector_space(space: VectorSpace, key: Key[Array, ""], *, rtol: float |
     compatible with multiplication; the inner product is symmetric, linear and positive. Two vectors count
     as equal if they have equal inner products with a few random others.
 
+    That would overlook what the inner product does not see. So, where vectors are pytrees, a random vector
+    is also compared with itself after one floating leaf was replaced by that of another: <x - y, x - y>
+    must be positive. Leaves that all random vectors have in common may be parameters of the space.
+
     Args:
         space: what to check.
         key: for the random vectors; also the space's own `random` is to depend on it.
         rtol: difference allowed between inner products, relative to the lengths; default 1000 roundings of
-            the inner product's dtype. Vectors of lower precision than that need more.
+            the coarsest dtype of the inner product and the vectors' leaves, but at most half of its digits.
 
     Raises:
         AssertionError: naming the first law that does not hold.
@@ -138,7 +143,10 @@ def check_vector_space(space: VectorSpace, key: Key[Array, ""], *, rtol: float |
     a, b = 0.75, -1.625  # few digits: products and sums of them are exact, in any precision
     if jnp.shape(inner(x, y)) != () or not jnp.isrealobj(inner(x, y)):
         raise AssertionError(f"<x, y> is not one real number: {inner(x, y)!r}")
-    rtol = 1000 * float(jnp.finfo(jnp.result_type(inner(x, y))).eps) if rtol is None else rtol
+    if rtol is None:
+        numbers = inner(x, y), *(leaf for *_, leaf in _floating_leaves(x))
+        eps = max(float(jnp.finfo(jnp.result_type(number)).eps) for number in numbers)
+        rtol = min(1000 * eps, eps**0.5)
 
     def positive(v):
         return bool(inner(v, v) > 0) and bool(jnp.isfinite(inner(v, v)))
@@ -172,6 +180,34 @@ def check_vector_space(space: VectorSpace, key: Key[Array, ""], *, rtol: float |
         "distributivity: (a + b) x = a x + b x": equal(scale(a + b, x), add(scale(a, x), scale(b, x))),
         "linearity: <a x + b y, z> = a <x, z> + b <y, z>": linear(x, y),
     }
+    for place, z in _with_one_leaf_of(x, y):
+        difference = add(x, scale(-1.0, z))
+        law = f"definiteness: <x - y, x - y> > 0 for x and y that differ in their leaf x{place}"
+        laws[law] = bool(inner(difference, difference) > 0)
     for law, holds in laws.items():
         if not holds:
             raise AssertionError(f"{type(space).__name__} breaks a law of vector spaces: {law}")
+
+
+def _with_one_leaf_of(x: V, y: V) -> list[tuple[str, V]]:
+    """x with one floating leaf replaced by that of y, for each in which they differ, and its place."""
+    leaves, tree = jax.tree.flatten(x)
+    if jax.tree.structure(y) != tree:
+        return []
+    others = jax.tree.leaves(y)
+    return [
+        (place, tree.unflatten([*leaves[:i], others[i], *leaves[i + 1 :]]))
+        for i, place, leaf in _floating_leaves(x)
+        if jnp.shape(leaf) == jnp.shape(others[i]) and jnp.any(leaf != others[i])
+    ]
+
+
+def _floating_leaves(x: V) -> list[tuple[int, str, Any]]:
+    """Their numbers, places and values; none for vectors that are no pytrees of arrays."""
+    described = jax.tree_util.tree_leaves_with_path(x)
+    return [
+        (i, jax.tree_util.keystr(path), leaf)
+        for i, (path, leaf) in enumerate(described)
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
+        and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]

@@ -20,8 +20,9 @@ from jaxtyping import Array, Float
 
 from chainrule.core.rkhs._pytree import register
 from chainrule.core.rkhs.dictionary import Dictionary
-from chainrule.core.rkhs.function import RKHSFun, as_function, unit_of
+from chainrule.core.rkhs.function import RKHSFun, as_function
 from chainrule.core.rkhs.kernels import PRECISION
+from chainrule.core.tolerance import unit_of
 
 
 @register
@@ -88,7 +89,7 @@ def compress(
     most = len(a) if budget is None else min(budget, len(a))
     if onto is None and most == 0:
         return Compressed(f, jnp.zeros((), a.dtype))
-    unit = unit_of(a)  # in units of it, squares neither overflow nor vanish
+    unit = unit_of(a, a.dtype)  # in units of it, squares neither overflow nor vanish
     in_units = RKHSFun(f.kernel, X, a / unit) if f.blocks else f
     if onto is not None:
         short = _onto(in_units, onto)

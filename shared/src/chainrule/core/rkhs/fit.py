@@ -19,9 +19,10 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from chainrule.core.rkhs._pytree import register
-from chainrule.core.rkhs.function import RKHSFun, floating, unit_of
+from chainrule.core.rkhs.function import RKHSFun, floating
 from chainrule.core.rkhs.kernels import PRECISION, Kernel
 from chainrule.core.status import Stats, Status, raise_unless_converged
+from chainrule.core.tolerance import unit_of
 
 OnFailure = Literal["nan", "raise", "ignore"]
 
@@ -117,11 +118,11 @@ def _solve(K, noise, y, rtol, max_steps, on_failure):
         return jnp.matmul(K, v, precision=PRECISION) + noise * v
 
     # In units of the system and of b, so that squares neither overflow nor vanish.
-    unit = lax.stop_gradient(unit_of(K) + noise)
+    unit = lax.stop_gradient(unit_of(K, K.dtype) + noise)
     size = lax.stop_gradient(jnp.linalg.norm(K / unit) + noise / unit)
 
     def solve(product, b):
-        unit_of_b = unit_of(b)
+        unit_of_b = unit_of(b, b.dtype)
         a, stats = _conjugate_gradients(lambda v: product(v) / unit, b / unit_of_b, size, rtol, max_steps)
         a = a * (unit_of_b / unit)
         stats = dataclasses.replace(stats, residual=stats.residual * unit_of_b)

@@ -209,15 +209,6 @@ def floating(x: ArrayLike) -> Float[Array, "..."]:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
-def unit_of(x: Float[Array, "..."]) -> Float[Array, ""]:
-    """The power of two at the largest of some numbers.
-
-    In units of it their squares neither overflow nor vanish, and all digits stay.
-    """
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=jnp.finfo(x.dtype).tiny)
-    return jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
-
-
 @jax.jit  # fused, see kernels._gram
 def _evaluate(kernel, points, coefficients, x):
     gram = kernel.gram(x.reshape(-1, x.shape[-1]), points)
