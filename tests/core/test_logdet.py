@@ -24,11 +24,11 @@ def estimate(A, key=KEY, **settings):
     return logdet_slq(key, lambda v: A @ v, A[0], **settings)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_error_is_within_the_standard_error(dtype):
-    A = kernel(0.1, dtype=dtype)
+def test_single_precision_errs_within_the_standard_error():
+    """Double precision: see the next test."""
+    A = kernel(0.1, dtype=np.float32)
     logdet = estimate(A)
-    assert logdet.value.dtype == dtype and logdet.status == Status.CONVERGED
+    assert logdet.value.dtype == np.float32 and logdet.status == Status.CONVERGED
     assert abs(logdet.value - np.linalg.slogdet(np.float64(A))[1]) < 3 * logdet.standard_error
     assert logdet.standard_error < 0.1 * abs(logdet.value)
 

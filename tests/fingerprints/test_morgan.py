@@ -52,7 +52,7 @@ def assert_equal_to_rdkits(table: Molecules, radius, length, counts):
     np.testing.assert_array_equal(ours, rdkits(table.smiles, radius, length, counts))
 
 
-@pytest.mark.parametrize("radius", range(5))
+@pytest.mark.parametrize("radius", [0, 4])  # which writes all radii between, too
 def test_tricky_molecules_have_rdkits_counts(table, radius):
     both = featurize([*table.smiles, *TRICKY])
     assert both.valid.all()
@@ -65,21 +65,14 @@ def test_any_length_has_rdkits_bits(table, length):
 
 
 @pytest.mark.slow
-def test_a_set_of_molecules_has_rdkits_counts():
-    molecules = load("solubility").molecules
-    assert_equal_to_rdkits(molecules, radius=4, length=2048, counts=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("radius", [2, 4])
-def test_rdkits_own_nci_file_has_its_counts(radius):
+def test_rdkits_own_nci_file_has_its_counts():
     """A thousand of five; those with atoms of more than five neighbours are RDKit's own, and say so."""
     lines = (Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi").read_text().splitlines()
     table = featurize([line.split()[0] for line in lines if line.strip()][400:1400])
     with pytest.warns(
         UserWarning, match=r"left to RDKit: row \d+: atom 3 of .* has 6 neighbours.*; and \d+ more"
     ):
-        assert_equal_to_rdkits(table, radius, length=2048, counts=True)
+        assert_equal_to_rdkits(table, radius=2, length=2048, counts=True)
 
 
 def test_rows_that_cannot_be_read_are_nan_in_their_place():

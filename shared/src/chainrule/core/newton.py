@@ -102,10 +102,8 @@ def _forcing(x, step, measure):
 def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
     """d with H d = downhill to rtol, or the d before curvature turned negative; and whether it did not."""
     inner = lambda x, y: _dot(x, y, measure)
-    # In units of the gradient, and of what the Hessian makes of it: squares neither overflow nor vanish.
-    of_gradient = unit_of(downhill, measure)
-    downhill = _over(downhill, of_gradient)
-    of_hessian = unit_of(minus_hessian(downhill), measure)
+    unit = unit_of(downhill, measure)  # squares of large and of small numbers are no numbers
+    downhill = _over(downhill, unit)
     enough = rtol**2 * inner(downhill, downhill)
 
     def goes_on(state):
@@ -114,7 +112,7 @@ def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
 
     def advance(state):
         d, r, p, rr, steps, _ = state
-        Hp = _over(_negative(minus_hessian(p)), of_hessian)
+        Hp = _negative(minus_hessian(p))
         curvature = inner(p, Hp)
         convex = curvature > 0
         alpha = jnp.where(convex, rr / jnp.where(convex, curvature, 1), jnp.where(steps == 0, 1, 0))
@@ -133,7 +131,7 @@ def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
         jnp.asarray(True),
     )
     d, *_, convex = lax.while_loop(goes_on, advance, start)
-    return _unless_nonfinite(inner(downhill, downhill), _over(d, of_hessian / of_gradient)), convex
+    return _unless_nonfinite(inner(downhill, downhill), _over(d, 1 / unit)), convex
 
 
 def _unless_nonfinite(size, x):
