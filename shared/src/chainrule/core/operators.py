@@ -145,7 +145,7 @@ def contract(f: Callable[..., PyTree], x: PyTree, vs: Sequence[PyTree], *, args:
 
     Forward mode is nested N deep, and what the levels have in common is computed once. For a repeated
     direction (the same arrays, as in `[v] * 8`) the number of operations, and with it the time to compile,
-    then grows like N^3 rather than 3^N, and stays below that of `jax.experimental.jet` up to N = 12 or so
+    then grows like N^3 rather than 3^N, and stays below that of `jax.experimental.jet` up to N = 11 or so
     (docs/operators.md). N different directions have 2^N mixed derivatives, all of which are needed.
 
     Args:
