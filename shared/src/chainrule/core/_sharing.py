@@ -70,10 +70,8 @@ class _Values:
         return [number(atom) for atom in jaxpr.outvars]
 
     def of_equation(self, jaxpr, equation, inputs: list[int]) -> list[int]:
-        if equation.primitive.name in (
-            "jit",
-            "pjit",
-        ):  # its wishes for shardings are lost
+        # What a jitted function wishes for its shardings is lost.
+        if equation.primitive.name in ("jit", "pjit"):
             return self.of_call(equation.params["jaxpr"], inputs)
         operation = (equation.primitive, tuple(inputs), tuple(sorted(equation.params.items(), key=_name)))
         if equation.effects or not _hashable(operation):

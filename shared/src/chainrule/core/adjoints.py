@@ -36,6 +36,7 @@ from chainrule.core.tolerance import (
     is_inexact,
     measure_of,
     other_leaves,
+    over,
     replace_inexact,
     unit_of,
 )
@@ -162,10 +163,6 @@ def _flat(leaves):
     return jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves]), leaves_of
 
 
-def _times(factor, x):
-    return jax.tree.map(lambda leaf: factor.astype(leaf.real.dtype) * leaf, x)
-
-
 def _as(x, dtype):
     """x in another dtype; where that is real, without an imaginary part that is zero."""
     return (x if jnp.issubdtype(dtype, jnp.complexfloating) else x.real).astype(dtype)
@@ -180,11 +177,11 @@ def _linear_solve(solver, A, b, system):
         u, stats = checked(solver, A, b, tolerance)
     else:
         unit = unit_of(b, measure_of(b))  # a derivative has no size of its own
-        b = _times(1 / unit, b)
+        b = over(b, unit)
         increment = lambda u: jax.tree.map(jnp.subtract, A(u), b)
-        start = _times(-jnp.asarray(solver.damping), b)
+        start = jax.tree.map(lambda b: -jnp.asarray(solver.damping).astype(b.dtype) * b, b)
         u, stats = iterate(solver, increment_problem(increment), start, tolerance)
-        u = _times(unit, u)
+        u = over(u, 1 / unit)
     named = system._replace(caller=f"the derivative of {system.caller}")
     return named.ended(u, stats, _WAY_OUT_OF_DERIVATIVE)[0]
 
@@ -235,8 +232,9 @@ class Neumann(_AtSolution):
         def backward(saved, g):
             inputs, floats = saved
             unit = unit_of(g, measure_of(g))
-            u, _ = self.solution(backward_system(inputs, floats, _times(1 / unit, g)), _times(1 / unit, g))
-            u = _times(unit, u)
+            g = over(g, unit)
+            u, _ = self.solution(backward_system(inputs, floats, g), g)
+            u = over(u, 1 / unit)
             _, pull = jax.vjp(lambda inputs: increment(inputs, floats), inputs)
             return pull(u)[0], jax.tree.map(jnp.zeros_like, floats)
 

@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from chainrule.core.status import Stats, Status
-from chainrule.core.tolerance import Tolerance, max_abs, measure_of, unit_of
+from chainrule.core.tolerance import Tolerance, max_abs, measure_of, over, unit_of
 
 MARGIN = 10.0  # a residual of so many tolerances still counts: recurrences drift from true residuals
 
@@ -90,12 +90,12 @@ def solved(
     parts = lambda u: [_parts(leaf) for leaf in jax.tree.leaves(u)]
     measure = measure_of(b)
     of_b = unit_of(parts(b), measure)
-    b1 = _over(parts(b), of_b)
+    b1 = over(parts(b), of_b)
     of_A = unit_of(parts(A(joined(b1))), measure)
-    A1 = lambda u: _over(parts(A(joined(u))), of_A)
+    A1 = lambda u: over(parts(A(joined(u))), of_A)
     u = solver.solve(A1, b1, tolerance)
     left = _norm(jax.tree.map(jnp.subtract, A1(u), b1), measure) / _norm(b1, measure)
-    return joined(_over(u, of_A / of_b)), jnp.where(_norm(b1, measure) == 0, 0, left)
+    return joined(over(u, of_A / of_b)), jnp.where(_norm(b1, measure) == 0, 0, left)
 
 
 def checked(
@@ -115,10 +115,6 @@ def _parts(leaf: Array) -> Array:
 
 def _joined(parts: Array, like: Array) -> Array:
     return (parts[0] + 1j * parts[1]).astype(like.dtype) if jnp.iscomplexobj(like) else parts
-
-
-def _over(x: PyTree, unit: Float[Array, ""]) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.dtype), x)
 
 
 def _norm(x: PyTree, measure) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from jax import lax
 
 from chainrule.core.iteration import Step
 from chainrule.core.linear_solvers import CG, GMRES, LinearSolver, solved
-from chainrule.core.tolerance import is_inexact, max_abs, measure_of, unit_of
+from chainrule.core.tolerance import is_inexact, max_abs, measure_of, over, unit_of
 
 
 @jax.tree_util.register_dataclass
@@ -40,7 +40,7 @@ class Newton:
         r, jacobian = jax.linearize(problem.increment, x)
         linear_tolerance = tolerance._replace(rtol=jnp.maximum(memory, tolerance.rtol).astype(memory.dtype))
         unit = unit_of(r, memory.dtype)  # squares of large and of small numbers are no numbers
-        norm = lambda r: _norm(_over(r, unit), memory.dtype)
+        norm = lambda r: _norm(over(r, unit), memory.dtype)
         size = norm(r)
         step, left = solved(self.linear_solver, jacobian, _negative(r), linear_tolerance)
         step = _unless_nonfinite(size, step)
@@ -103,7 +103,7 @@ def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
     """d with H d = downhill to rtol, or the d before curvature turned negative; and whether it did not."""
     inner = lambda x, y: _dot(x, y, measure)
     unit = unit_of(downhill, measure)  # squares of large and of small numbers are no numbers
-    downhill = _over(downhill, unit)
+    downhill = over(downhill, unit)
     enough = rtol**2 * inner(downhill, downhill)
 
     def goes_on(state):
@@ -131,7 +131,7 @@ def _truncated_cg(minus_hessian, downhill, rtol, max_steps, measure):
         jnp.asarray(True),
     )
     d, *_, convex = lax.while_loop(goes_on, advance, start)
-    return _unless_nonfinite(inner(downhill, downhill), _over(d, 1 / unit)), convex
+    return _unless_nonfinite(inner(downhill, downhill), over(d, 1 / unit)), convex
 
 
 def _unless_nonfinite(size, x):
@@ -157,10 +157,6 @@ def _add(x, y, scale=None):
     if scale is None:
         return jax.tree.map(jnp.add, x, y)
     return jax.tree.map(lambda x, y: x + scale.astype(x.real.dtype) * y, x, y)
-
-
-def _over(x, unit):
-    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.real.dtype), x)
 
 
 def _dot(x, y, measure):

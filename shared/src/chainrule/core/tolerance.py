@@ -4,7 +4,7 @@ Tolerance(rtol, atol, max_steps)   array arguments all three: new values compile
 tolerance_for(x, rtol, atol, ...)  what the user gave, checked, and defaults for the rest
 default_tolerance(x)               eps**(3/4) of the coarsest dtype in x
 max_abs(x)                         max |x| over all leaves
-unit_of(x)                         the power of two at it, to divide by
+unit_of(x), over(x, unit)          the power of two at it, and x divided by that
 """
 
 from collections.abc import Iterable
@@ -72,6 +72,11 @@ def unit_of(x: PyTree, measure: np.dtype) -> Float[Array, ""]:
     size = lax.stop_gradient(max_abs(x, measure))
     exponent = jnp.frexp(jnp.where((size > 0) & jnp.isfinite(size), size, 1))[1]
     return jnp.ldexp(jnp.ones_like(size), exponent - 1)
+
+
+def over(x: PyTree, unit: Float[Array, ""]) -> PyTree:
+    """x / unit, in the dtypes of x."""
+    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.real.dtype), x)
 
 
 def is_inexact(leaf: Any) -> bool:

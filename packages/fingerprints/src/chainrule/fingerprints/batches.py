@@ -153,7 +153,7 @@ def _morgan_inputs(molecules, atoms, slot, bonds, bond_offsets, bucket) -> Morga
     bond_types[: len(bonds)] = molecules.bond_types[bonds]
     # One number of words for a whole table, rounded up, so that little is compiled.
     words = 1
-    while 32 * words < np.diff(molecules.bond_offsets).max(initial=0):
+    while 32 * words < molecules.most_bonds:
         words *= 2
     number = np.arange(len(bonds)) - np.repeat(bond_offsets[:-1], np.diff(bond_offsets))
     bond_bits = np.zeros((bucket.bonds, words), np.uint32)

@@ -84,6 +84,11 @@ class Molecules:
         return np.concatenate([cells.reshape(-1, DEGREES), bonds[:, None]], axis=1)
 
     @cached_property
+    def most_bonds(self) -> int:
+        """Those of the molecule that has most."""
+        return int(self.sizes[:, -1].max(initial=0))
+
+    @cached_property
     def adjacency(self) -> tuple[np.ndarray, np.ndarray]:
         """`(neighbors, incident)`, both int[atoms, MAX_DEGREE]: in slot j the j-th neighbour of each
         atom and the bond to it, -1 in the unused slots."""

@@ -96,18 +96,26 @@ def random_fingerprints(
 _with_tanh = jax.jit(partial(neural_fingerprint, activation=jnp.tanh))
 
 
+def circular_distances(
+    molecules: Molecules, pairs: Int[np.ndarray, "pairs 2"], *, radius: int = 2, length: int = LENGTH
+) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
+    """Distances by Morgan bits, and by counts."""
+    counts = circular_fingerprints(molecules, rule="morgan", radius=radius, length=length, counts=True)
+    return distance((counts > 0).astype(np.float32), pairs), distance(counts, pairs)
+
+
 def agreement(
     molecules: Molecules,
     pairs: Int[np.ndarray, "pairs 2"],
+    circular: tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]],
     *,
     scales: Sequence[float] = SCALES,
     seeds: int = 5,
     radius: int = 2,
     length: int = LENGTH,
 ) -> Iterator[Agreement]:
-    """Correlations over pairs of molecules, for each scale and seed as it is done."""
-    circular = partial(circular_fingerprints, molecules, rule="morgan", radius=radius, length=length)
-    bits, counts = (distance(circular(counts=counts), pairs) for counts in (False, True))
+    """Correlations with `circular_distances` of the same pairs, for each scale and seed as it is done."""
+    bits, counts = circular
     for scale in scales:
         for seed in range(seeds):
             x = random_fingerprints(molecules, scale=scale, depth=radius, seed=seed, length=length)
@@ -186,7 +194,8 @@ def run(
         f"fingerprints (mean +- standard deviation over {seeds} seeds)",
     )
     with console.status("comparing distances"):
-        for one in agreement(dataset.molecules, chosen, seeds=seeds, radius=radius):
+        circular = circular_distances(dataset.molecules, chosen, radius=radius)
+        for one in agreement(dataset.molecules, chosen, circular, seeds=seeds, radius=radius):
             found.append(one)
     for scale in SCALES:
         r = np.array([(one.r_bits, one.r_counts) for one in found if one.scale == scale])
@@ -204,10 +213,9 @@ def run(
     units = f"({dataset.units})^2"
     _save(out / "agreement.csv", ("scale", "seed", "r bits", "r counts"), (one[:4] for one in found))
     _save(out / "regression.csv", ("fingerprint", "depth", "split", f"test MSE {units}"), curves)
-    morgan = circular_fingerprints(dataset.molecules, rule="morgan", radius=radius, length=LENGTH)
     ours = {scale: next(one.distances for one in found if one.scale == scale) for scale in (SMALL, LARGE)}
     title = f"{dataset.name}, {len(dataset)} molecules"
-    files = plot_random_weights(out / "random-weights", distance(morgan, chosen), ours, curves, title, units)
+    files = plot_random_weights(out / "random-weights", circular[0], ours, curves, title, units)
     console.print("wrote", *map(str, files), str(out / "agreement.csv"), str(out / "regression.csv"))
     return found
 
