@@ -93,12 +93,16 @@ def our_step(dataset, rows, hidden, length):
     numbers = np.float32(4.0), np.float32(1e-3), np.float32(0.0)
     state = [params, _adamw(0.0, 0.0).init(params)]
     start = time.perf_counter()
-    compiled = _train_step.lower(graphdef, state[0], frozen, state[1], batch, targets, *numbers).compile()
+    compiled = _train_step.lower(
+        graphdef, "regression", state[0], frozen, state[1], batch, targets, *numbers
+    ).compile()
     seconds = time.perf_counter() - start
 
     def step(n):
         for _ in range(n):
-            *state[:], loss = _train_step(graphdef, state[0], frozen, state[1], batch, targets, *numbers)
+            *state[:], loss = _train_step(
+                graphdef, "regression", state[0], frozen, state[1], batch, targets, *numbers
+            )
         jax.block_until_ready(loss)
 
     return step, seconds, compiled.memory_analysis().temp_size_in_bytes / 1e6

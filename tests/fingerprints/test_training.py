@@ -17,7 +17,6 @@ from chainrule.fingerprints import (
     predict,
     train,
 )
-from chainrule.fingerprints.model import predict_rows
 
 SHORT = TrainConfig(steps=30, batch_size=16, evaluate_every=5, checkpoint_every=5)
 
@@ -59,12 +58,12 @@ def test_it_learns_what_the_graph_determines(problem):
     config = TrainConfig(steps=600, batch_size=32, learning_rate=1e-2)
     result = train(model(), table, targets, rows, held_out, config)
     variance = targets[held_out].var()
-    assert result.validation_mse < 0.05 * variance
+    assert result.validation_error < 0.05 * variance
     predictions = predict(result.model, table.take(held_out))
     np.testing.assert_allclose(
-        np.mean((predictions - targets[held_out]) ** 2), result.validation_mse, rtol=1e-4
+        np.mean((predictions - targets[held_out]) ** 2), result.validation_error, rtol=1e-4
     )
-    assert result.validation_mse == min(metrics["validation_mse"] for metrics in result.history)
+    assert result.validation_error == min(metrics["validation_mse"] for metrics in result.history)
 
 
 @pytest.mark.slow
@@ -159,15 +158,15 @@ def test_patience_stops_and_the_best_weights_are_kept(problem):
     assert result.stopped_early and result.steps == result.best_step + 50
     predictions = predict(result.model, table.take(held_out))
     np.testing.assert_allclose(
-        np.mean((predictions - noise[held_out]) ** 2), result.validation_mse, rtol=1e-4
+        np.mean((predictions - noise[held_out]) ** 2), result.validation_error, rtol=1e-4
     )
-    assert result.history[-1]["validation_mse"] > result.validation_mse
+    assert result.history[-1]["validation_mse"] > result.validation_error
 
 
 def test_without_validation_rows_the_last_weights_are_kept(problem):
     table, targets, rows, _ = problem
     result = train(model(), table, targets, rows, (), SHORT)
-    assert result.best_step == result.steps == SHORT.steps and np.isnan(result.validation_mse)
+    assert result.best_step == result.steps == SHORT.steps and np.isnan(result.validation_error)
 
 
 def test_the_model_given_is_left_alone(problem):
@@ -257,7 +256,7 @@ def test_a_head_on_given_features_fits_a_line():
     head = Head(5, hidden=0, rngs=nnx.Rngs(0))
     config = TrainConfig(steps=800, batch_size=50, learning_rate=5e-2)
     result = train(head, x, y, np.arange(150), np.arange(150, 200), config)
-    np.testing.assert_allclose(predict_rows(result.model, x[150:]), y[150:], atol=0.05 * y.std())
+    np.testing.assert_allclose(predict(result.model, x[150:]), y[150:], atol=0.05 * y.std())
 
 
 def test_a_large_mean_of_the_targets_costs_no_digits(problem):
@@ -268,8 +267,8 @@ def test_a_large_mean_of_the_targets_costs_no_digits(problem):
     head = Head(5, hidden=0, rngs=nnx.Rngs(0))
     config = TrainConfig(steps=800, batch_size=50, learning_rate=5e-2)
     result = train(head, x, y, np.arange(150), np.arange(150, 200), config)
-    assert max(result.history[-1]["train_mse"], result.validation_mse) < 1e-9
-    np.testing.assert_allclose(predict_rows(result.model, x[150:]) - y[150:], 0, atol=1e-4)
+    assert max(result.history[-1]["train_mse"], result.validation_error) < 1e-9
+    np.testing.assert_allclose(predict(result.model, x[150:]) - y[150:], 0, atol=1e-4)
 
     table, targets, rows, held_out = problem
     far, near = (train(model(), table, targets + c, rows, held_out, SHORT) for c in (1e7, 0.0))
@@ -278,7 +277,7 @@ def test_a_large_mean_of_the_targets_costs_no_digits(problem):
         [m["train_mse"] for m in far.history], [m["train_mse"] for m in near.history], rtol=0.05
     )
     error = np.mean((predict(far.model, table.take(held_out)) - 1e7 - targets[held_out]) ** 2)
-    np.testing.assert_allclose(error, far.validation_mse, rtol=1e-5)
+    np.testing.assert_allclose(error, far.validation_error, rtol=1e-5)
 
     class Own(PropertyModel):  # answers in units, as far as anyone can tell
         pass
@@ -303,10 +302,10 @@ def test_a_model_that_a_call_changes_is_refused_with_the_way_out(layer):
     with pytest.raises(ValueError, match=words):
         train(own, x, y, np.arange(20), (), SHORT)
     with pytest.raises(ValueError, match=words):  # it would answer each row by its company, or by chance
-        predict_rows(own, x)
+        predict(own, x)
     own.eval()
     assert len(train(own, x, y, np.arange(20), (), SHORT).history) == 6
-    assert np.isfinite(predict_rows(own, x)).all()
+    assert np.isfinite(predict(own, x)).all()
 
 
 def test_invalid_rows_are_nan_in_their_place():

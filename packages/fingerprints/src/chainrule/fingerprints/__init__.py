@@ -38,9 +38,9 @@ if TYPE_CHECKING:
         top_fragments,
     )
     from chainrule.fingerprints.model import (
+        Ensemble,
         Head,
         PropertyModel,
-        predict,
     )
     from chainrule.fingerprints.molecules import (
         Molecules,
@@ -58,6 +58,14 @@ if TYPE_CHECKING:
         atom_writes,
         init_weights,
         neural_fingerprint,
+    )
+    from chainrule.fingerprints.objective import (
+        Prediction,
+    )
+    from chainrule.fingerprints.prediction import (
+        calibrate,
+        predict,
+        predict_distribution,
     )
     from chainrule.fingerprints.similarity import (
         Neighbors,
@@ -100,9 +108,9 @@ _MODULE = {  # where each public name lives
     "atom_contributions": "explain",
     "most_predictive_features": "explain",
     "top_fragments": "explain",
+    "Ensemble": "model",
     "Head": "model",
     "PropertyModel": "model",
-    "predict": "model",
     "Molecules": "molecules",
     "canonical_smiles": "smiles",
     "featurize": "molecules",
@@ -115,6 +123,10 @@ _MODULE = {  # where each public name lives
     "init_weights": "neural",
     "neural_fingerprint": "neural",
     "morgan_environments": "morgan",
+    "Prediction": "objective",
+    "calibrate": "prediction",
+    "predict": "prediction",
+    "predict_distribution": "prediction",
     "Neighbors": "similarity",
     "most_similar": "similarity",
     "pack_bits": "similarity",

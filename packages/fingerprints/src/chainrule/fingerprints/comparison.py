@@ -26,10 +26,11 @@ from jaxtyping import Float
 
 from chainrule.fingerprints.circular import circular_fingerprints
 from chainrule.fingerprints.datasets import Dataset
-from chainrule.fingerprints.model import Head, PropertyModel, predict, predict_rows
+from chainrule.fingerprints.model import Head, PropertyModel
 from chainrule.fingerprints.molecules import morgan_fingerprints
+from chainrule.fingerprints.prediction import Inputs, predict
 from chainrule.fingerprints.splits import Split
-from chainrule.fingerprints.training import Inputs, TrainConfig, TrainResult, train
+from chainrule.fingerprints.training import TrainConfig, TrainResult, train
 
 MEAN = "predict mean"
 CIRCULAR_LINEAR = "circular + linear"
@@ -184,11 +185,11 @@ class _Methods:
         for radius in sorted({radius for radius, _ in CIRCULAR_CHOICES}):
             x = self.circular(kind, radius, counts)
             fits.append((self.fit(make, x, config, split, f"{kind}-{radius}-{seed}"), x, radius))
-        result, x, radius = min(fits, key=lambda fit: fit[0].validation_mse)
+        result, x, radius = min(fits, key=lambda fit: fit[0].validation_error)
         if self.refit:
             result = self.fit_again(make, x, config, split, f"{kind}-{seed}", result)
         choice = f"radius {radius}, {'counts' if counts else 'bits'}, {result.best_step} steps"
-        return predict_rows(result.model, x[split.test]), choice, None
+        return predict(result.model, x[split.test]), choice, None
 
     def neural(self, hidden: int, split: Split, seed: int) -> _Answer:
         config = replace(NEURAL_TRAINING, seed=seed)

@@ -1,68 +1,101 @@
-"""From a fingerprint to a property: a linear or a neural-net head, in the target's own units.
+"""From fingerprints to properties: heads, models of one or many targets, ensembles of models.
 
 One can
-- put a head on a neural fingerprint (`PropertyModel`), or on any given features (`Head`),
-- predict a whole table, invalid rows as NaN in their place (`predict`),
-- take the units off a model (`standardized`), so that float32 has to hold no target of ten million.
+- put a head on any given features (`Head`), or on a neural fingerprint (`PropertyModel`),
+- train several models as one and ask them together (`Ensemble`),
+- read and set the units a model answers in (`Scale`).
+
+A network itself works on targets of mean 0 and standard deviation 1 (`raw`); a call answers in the
+units of the targets it was fitted to.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import cast
+from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from chainrule.fingerprints.batches import MoleculeBatch, collate, prediction_batches
-from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.batches import MoleculeBatch
 from chainrule.fingerprints.neural import NeuralFingerprint
+from chainrule.fingerprints.objective import OUTPUTS, check_task
 
 
 class TargetScale(nnx.Variable):
-    """Mean and standard deviation of the training targets: frozen into the model, not trained."""
+    """A number that belongs to the training targets: frozen into the model, not trained."""
+
+
+class Scale(NamedTuple):
+    """What leads from a network's numbers to a target's units, each a number or one per target."""
+
+    mean: Float[np.ndarray, " *targets"]
+    std: Float[np.ndarray, " *targets"]
+    widening: Float[np.ndarray, " *targets"]  # of predicted standard deviations, see `calibrate`
 
 
 class Head(nnx.Module):
-    """Features to one number per row: linear, or through one hidden layer of relus.
+    """Features to numbers per row: linear, or through one hidden layer of relus."""
 
-    The network itself works on targets of mean 0 and standard deviation 1; `__call__` answers in the
-    units of the targets it was fitted to (`fit_scale`).
-    """
-
-    def __init__(self, inputs: int, *, hidden: int, input_scale: float = 1.0, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        *,
+        hidden: int,
+        targets: int | None = None,
+        task: str = "regression",
+        input_scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
         """
         Args:
             inputs: number of features.
             hidden: size of the hidden layer; 0 for a linear head.
+            targets: None for one number per row; else this many columns, which share all but the last
+                layer.
+            task: "regression"; "mean_variance", which also says how far off it expects to be; or
+                "classification", targets 0 and 1, answers the probability of 1. See `objective`.
             input_scale: features are multiplied by it, to bring them to order one.
+
+        Raises:
+            ValueError: unknown task, or no targets.
         """
+        check_task(task)
+        if targets is not None and targets < 1:
+            raise ValueError(f"targets={targets} must be at least 1, or None for a plain number per row")
         self.input_scale = input_scale
+        self.task = task
+        self.targets = targets
         self.hidden = nnx.Linear(inputs, hidden, rngs=rngs) if hidden else None
-        self.output = nnx.Linear(hidden or inputs, 1, rngs=rngs)
-        self.mean = TargetScale(jnp.zeros((), jnp.float32))
-        self.std = TargetScale(jnp.ones((), jnp.float32))
+        self.output = nnx.Linear(hidden or inputs, (targets or 1) * OUTPUTS[task], rngs=rngs)
+        shape = () if targets is None else (targets,)
+        self.mean = TargetScale(jnp.zeros(shape, jnp.float32))
+        self.std = TargetScale(jnp.ones(shape, jnp.float32))
+        self.widening = TargetScale(jnp.ones(shape, jnp.float32))
 
-    def fit_scale(self, targets: Float[np.ndarray, " rows"]) -> None:
-        """Take mean and standard deviation from the training targets."""
-        self.set_scale(targets.mean(), targets.std() or 1.0)
-
-    def set_scale(self, mean: float, std: float) -> None:
-        self.mean[...] = jnp.asarray(mean, jnp.float32)
-        self.std[...] = jnp.asarray(std, jnp.float32)
-
-    def __call__(self, features: Float[Array, "rows features"]) -> Float[Array, " rows"]:
+    def raw(self, features: Float[Array, "rows features"]) -> Float[Array, "rows ..."]:
+        """The network's numbers, of order one: rows x outputs, or rows x targets x outputs."""
         values = self.input_scale * features
         if self.hidden is not None:
             values = jax.nn.relu(self.hidden(values))
-        return self.mean[...] + self.std[...] * self.output(values)[:, 0]
+        targets = () if self.targets is None else (self.targets,)
+        return self.output(values).reshape(values.shape[0], *targets, OUTPUTS[self.task])
+
+    def answer(self, raw: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
+        """Predictions in the units of the targets, from what `raw` gives."""
+        if self.task == "classification":
+            return jax.nn.sigmoid(raw[..., 0])
+        return self.mean[...] + self.std[...] * raw[..., 0]
+
+    def __call__(self, features: Float[Array, "rows features"]) -> Float[Array, "rows ..."]:
+        return self.answer(self.raw(features))
 
 
 class PropertyModel(nnx.Module):
-    """A property of molecules, predicted from their neural fingerprint.
+    """Properties of molecules, predicted from their neural fingerprint.
 
     Example:
         >>> from chainrule.fingerprints import collate, featurize
@@ -83,98 +116,107 @@ class PropertyModel(nnx.Module):
         length: int = 64,
         variant: str = "talk",
         hidden: int = 100,
+        targets: int | None = None,
+        task: str = "regression",
         rngs: nnx.Rngs,
     ):
-        """See `NeuralFingerprint` for the first four arguments; `hidden=0` makes the head linear."""
+        """See `NeuralFingerprint` for the first four arguments, `Head` for the next three."""
         self.fingerprint = NeuralFingerprint(
             depth=depth, width=width, length=length, variant=variant, rngs=rngs
         )
-        self.head = Head(length, hidden=hidden, input_scale=self.INPUT_SCALE, rngs=rngs)
+        self.head = Head(
+            length, hidden=hidden, targets=targets, task=task, input_scale=self.INPUT_SCALE, rngs=rngs
+        )
 
-    def __call__(self, batch: MoleculeBatch) -> Float[Array, " molecules"]:
-        return self.head(self.fingerprint(batch))
+    @property
+    def task(self) -> str:
+        return self.head.task
+
+    def raw(self, batch: MoleculeBatch) -> Float[Array, "molecules ..."]:
+        """As of `Head`."""
+        return self.head.raw(self.fingerprint(batch))
+
+    def __call__(self, batch: MoleculeBatch) -> Float[Array, "molecules ..."]:
+        return self.head.answer(self.raw(batch))
 
 
-def standardized(model: nnx.Module) -> tuple[nnx.Module, float, float]:
-    """`(inner, mean, std)` with model(x) = mean + std * inner(x), where inner answers are of order one.
+class Ensemble(nnx.Module):
+    """Models of one architecture, side by side in one set of arrays: one compilation trains them all.
 
-    Far from zero, float32 cannot tell neighbouring targets apart (near 1e7 it knows whole numbers only);
-    `train` and `predict` go by the inner model and put the units on in float64. Only a `PropertyModel`
-    or a `Head` is known to end in its scale; of any other model, (model, 0, 1).
+    Each learns what it would have learned alone from the same batches. Their mean is a better
+    prediction than one of them, and how far they disagree is a measure of what they do not know.
+
+    Example:
+        >>> from chainrule.fingerprints import collate, featurize
+        >>> ensemble = Ensemble([PropertyModel(rngs=nnx.Rngs(seed)) for seed in range(5)])
+        >>> ensemble(collate(featurize(["CCO", "CC"]), [0, 1])).shape
+        (2,)
     """
-    if type(model) not in (PropertyModel, Head):
-        return model, 0.0, 1.0
-    inner = nnx.clone(model)
-    head = inner.head if isinstance(inner, PropertyModel) else cast(Head, inner)
-    mean, std = float(head.mean[...]), float(head.std[...])
-    head.set_scale(0.0, 1.0)
-    return inner, mean, std
+
+    def __init__(self, models: Sequence[PropertyModel] | Sequence[Head]):
+        """
+        Raises:
+            ValueError: there are no models, or their architectures differ.
+        """
+        if not models:
+            raise ValueError("an ensemble needs a model")
+        (graphdef, *others), states = zip(*(nnx.split(model) for model in models), strict=True)
+        for number, other in enumerate(others, 1):
+            if other != graphdef:
+                raise ValueError(f"model {number} has another architecture than model 0")
+        self.size = len(models)
+        self.stacked = nnx.merge(graphdef, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+
+    @property
+    def task(self) -> str:
+        return self.stacked.task
+
+    def member(self, number: int) -> PropertyModel | Head:
+        """One of the models, by itself."""
+        if not 0 <= number < self.size:
+            raise ValueError(f"member {number} is not there; the members are 0 to {self.size - 1}")
+        graphdef, state = nnx.split(self.stacked)
+        return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[number], state))
+
+    def raw(self, inputs) -> Float[Array, "members rows ..."]:
+        """As of `Head`, for every member."""
+        return self._each(lambda model: model.raw(inputs))
+
+    def __call__(self, inputs) -> Float[Array, "rows ..."]:
+        return self._each(lambda model: model(inputs)).mean(axis=0)
+
+    def _each(self, call) -> Array:
+        graphdef, state = nnx.split(self.stacked)
+        return jax.vmap(lambda state: call(nnx.merge(graphdef, state)))(state)
 
 
-def predict(model: nnx.Module, molecules: Molecules) -> np.ndarray:
-    """What a model answers for every row of a table, in order; NaN where the row is invalid.
-
-    Args:
-        model: a module that maps a `MoleculeBatch` to one row (a number or a vector) per molecule.
-        molecules: the table.
-
-    Returns:
-        rows, or rows x features; in float64 if from a `PropertyModel`. At most one compilation per shape
-        in `PREDICTION_BUCKETS`, whatever the molecules, and one more for each doubling that a giant
-        molecule needs.
-
-    Raises:
-        ValueError: the model changes when called, see `apply`.
-    """
-    inner, mean, std = standardized(model)
-    graphdef, state = nnx.split(inner)
-    parts = []
-    for rows, batch in prediction_batches(molecules):
-        parts.append(np.asarray(forward(graphdef, state, batch))[: len(rows)])
-    if not parts:
-        nothing = jax.eval_shape(partial(forward, graphdef), state, collate(molecules, []))
-        parts.append(np.zeros(nothing.shape, nothing.dtype))
-    values = np.concatenate(parts)
-    values[~molecules.valid] = np.nan
-    return values if inner is model else _with_units(values, mean, std)
+Known = Head | PropertyModel | Ensemble
 
 
-def predict_rows(
-    model: nnx.Module, features: Float[np.ndarray, "rows features"]
-) -> Float[np.ndarray, " rows"]:
-    """What a `Head` answers for rows of features, in float64."""
-    inner, mean, std = standardized(model)
-    graphdef, state = nnx.split(inner)
-    return _with_units(np.asarray(forward(graphdef, state, np.asarray(features, np.float32))), mean, std)
+def is_known(model: nnx.Module) -> TypeGuard[Known]:
+    """Whether a model surely answers by `raw` and its scale. A subclass may do otherwise."""
+    return type(model) in get_args(Known)
 
 
-def _with_units(values: np.ndarray, mean: float, std: float) -> np.ndarray:
-    return mean + std * values.astype(np.float64)
+def scale_of(model: nnx.Module) -> Scale:
+    """The units that a model answers in; none (mean 0, standard deviation 1) for a user's own."""
+    if not is_known(model):
+        return Scale(np.zeros(()), np.ones(()), np.ones(()))
+    head, first = _head(model)
+    return Scale(*(np.asarray(v[...], np.float64)[first] for v in (head.mean, head.std, head.widening)))
 
 
-@partial(jax.jit, static_argnames="graphdef")
-def forward(graphdef: nnx.GraphDef, state: PyTree, inputs) -> Array:
-    """`apply`, compiled once for each architecture and shape."""
-    return apply(graphdef, state, inputs)
+def set_scale(model: nnx.Module, scale: Scale) -> None:
+    """Make every head in the model answer in these units."""
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, Head):
+            for variable, value in zip((part.mean, part.std, part.widening), scale, strict=True):
+                variable[...] = jnp.broadcast_to(jnp.asarray(value, jnp.float32), variable.shape)
 
 
-def apply(graphdef: nnx.GraphDef, state: PyTree, inputs) -> Array:
-    """A split model applied to its inputs; for use under jit.
-
-    Raises:
-        ValueError: at once, if a call leaves the model other than it was, as BatchNorm and Dropout do
-            while they train: its answers depend on the company of a molecule, or on chance.
-    """
-    model = nnx.merge(graphdef, state, copy=True)  # a copy of this trace's own, which may change
-    answers = model(inputs)
-    before = {path: variable.get_value() for path, variable in nnx.to_flat_state(state)}
-    for path, variable in nnx.to_flat_state(nnx.state(model)):
-        if variable.get_value() is not before.get(path):
-            raise ValueError(
-                f"a call of the model changes its {'.'.join(map(str, path))} ({type(variable).__name__}), as "
-                "BatchNorm and Dropout do while they train; here only the weights learn, and no answer "
-                "depends on other rows or on chance. Switch such layers off (model.eval()), take LayerNorm, "
-                "weight_decay or patience in their place, or write the training loop yourself (README, "
-                "'A layer of your own network')"
-            )
-    return answers
+def _head(model: Known) -> tuple[Head, int | tuple[()]]:
+    """The head that holds the scale, and where in its arrays: all members of an ensemble share one."""
+    first: int | tuple[()] = ()
+    if isinstance(model, Ensemble):
+        model, first = model.stacked, 0
+    return (model.head if isinstance(model, PropertyModel) else model), first

@@ -8,6 +8,7 @@ One can
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,12 +29,13 @@ from chainrule.fingerprints.batches import (
     training_buckets,
 )
 from chainrule.fingerprints.checkpoint import RunFolder
-from chainrule.fingerprints.model import Head, apply, forward, standardized
+from chainrule.fingerprints.model import Scale, is_known, scale_of, set_scale
 from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.objective import ERRORS, error, loss
+from chainrule.fingerprints.prediction import Inputs, apply, forward
 from chainrule.fingerprints.rows import as_rows
 
-Inputs = Molecules | np.ndarray  # a table of molecules, or rows of features
-Metrics = dict[str, int | float]  # step, train_mse, validation_mse
+Metrics = dict[str, int | float]  # step, and for a regression train_mse, validation_mse
 LOST = 1e-3  # of the targets' spread: a rounding that would show in a small error
 
 
@@ -66,7 +68,7 @@ class TrainResult:
 
     model: nnx.Module  # with the weights of `best_step`
     best_step: int  # updates done when the validation error was lowest
-    validation_mse: float  # then, in squared units of the target; NaN without validation rows
+    validation_error: float  # then, see `train`; NaN without validation rows
     steps: int  # updates done in all
     stopped_early: bool  # whether patience ran out
     history: list[Metrics]  # per evaluation: step, train_mse, validation_mse
@@ -88,18 +90,22 @@ def train(
     resume: bool = True,
     log: Callable[[Metrics], None] | None = None,
 ) -> TrainResult:
-    """Minimise the mean squared error over `train_rows`; keep the weights best on `validation_rows`.
+    """Minimise the error over `train_rows`; keep the weights that are best on `validation_rows`.
 
-    A `PropertyModel` or a `Head` is trained on targets of mean 0 and standard deviation 1, so that it
-    loses no digits to a large mean; what is reported is in squared units of the targets.
+    The error is what the model's task says (`objective`): the mean squared one for a regression. This
+    package's own models are trained on targets of mean 0 and standard deviation 1, so that they lose no
+    digits to a large mean. What is reported is in squared units of the target; of several targets, the
+    mean over all that were measured, each in units of its variance. A negative log likelihood is that
+    of the targets so scaled. An ensemble reports the mean over its members.
 
     Args:
         model: maps a `MoleculeBatch` (or rows of features, if `inputs` is an array) to one number per
             row, in the units of the targets. It is not changed, and a call must not change it: BatchNorm
-            and Dropout are refused unless switched off by `model.eval()`. Where it has a `Head`, that
+            and Dropout are refused unless switched off by `model.eval()`. One of this package's own
             takes mean and standard deviation of the training targets.
         inputs: a table of molecules, or an array of features.
-        targets: one number per row of `inputs`; only the named rows are looked at.
+        targets: one number per row of `inputs`, or a column for each target of the model; only the named
+            rows are looked at. NaN where a target was not measured, as long as another of the row was.
         train_rows, validation_rows: row numbers. Without validation rows the last weights are kept.
         config: see `TrainConfig`.
         run_dir: a folder for `config.json`, `metrics.jsonl` and checkpoints.
@@ -107,28 +113,30 @@ def train(
         log: called with the metrics after every evaluation.
 
     Raises:
-        ValueError: a named row is invalid or has no finite target; a call changes the model; or
-            `run_dir` holds a run with other settings, data or model.
+        ValueError: a named row is invalid or has no finite target; targets of a classification are
+            not 0 or 1; a call changes the model; or `run_dir` holds a run with other settings, data or
+            model.
         TrainingDiverged: the error is NaN or infinite.
     """
     config = config or TrainConfig()
     if not isinstance(inputs, Molecules):
         inputs = np.asarray(inputs)
     targets = np.asarray(targets, np.float64)
-    if targets.shape != (len(inputs),):
-        raise ValueError(f"targets have shape {targets.shape}; {len(inputs)} rows need ({len(inputs)},)")
+    task = model.task if is_known(model) else "regression"
     train_rows, validation_rows = as_rows(train_rows, len(inputs)), as_rows(validation_rows, len(inputs))
+    _check_targets(model, targets, len(inputs), task)
     _check_rows(inputs, targets, train_rows, validation_rows)
     model = nnx.clone(model)
-    for _, part in nnx.iter_modules(model):
-        if isinstance(part, Head):
-            part.fit_scale(targets[train_rows])
-    inner, mean, std = standardized(model)
-    graphdef, params, frozen = nnx.split(inner, nnx.Param, ...)
-    inner_targets = (targets - mean) / std
-    step_targets = inner_targets.astype(np.float32)
-    variance = np.float32(inner_targets[train_rows].var() or 1.0)
-    _check_digits(step_targets[train_rows], inner_targets[train_rows], variance)
+    if is_known(model) and task != "classification":
+        set_scale(model, _scale(targets[train_rows]))
+    mean, std, _ = scale_of(model)
+    graphdef, params, frozen = nnx.split(model, nnx.Param, ...)
+    scaled = (targets - mean) / std
+    step_targets = scaled.astype(np.float32)
+    # A user's own model answers in the targets' units: only so does one learning rate suit them all.
+    variance = np.float32(1.0 if is_known(model) else scaled[train_rows].var() or 1.0)
+    _check_digits(step_targets[train_rows], scaled[train_rows], variance)
+    unit = float(std) ** 2 if task == "regression" and targets.ndim == 1 else 1.0  # of what is reported
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     learning_rates = np.asarray(schedule(np.arange(config.steps)), np.float32)
     weight_decay = np.float32(config.weight_decay)
@@ -142,7 +150,7 @@ def train(
     folder.start(state.history)
 
     to_batch = _batcher(inputs, min(config.batch_size, len(train_rows)))
-    validation = _validation_error(graphdef, frozen, inputs, inner_targets, validation_rows)
+    validation = _validation_error(graphdef, frozen, inputs, step_targets, validation_rows, task)
     order = shuffled_rows(train_rows, config.batch_size, config.seed)
     for _ in range(state.step):  # a resumed run meets the batches that it would have met
         next(order)
@@ -151,6 +159,7 @@ def train(
         rows = next(order)
         state.params, state.optimizer, loss = _train_step(
             graphdef,
+            task,
             state.params,
             frozen,
             state.optimizer,
@@ -166,8 +175,8 @@ def train(
             continue
         metrics = {
             "step": state.step,
-            "train_mse": std**2 * float(jnp.mean(jnp.stack(losses))),
-            "validation_mse": std**2 * validation(state.params),
+            f"train_{ERRORS[task]}": unit * float(jnp.mean(jnp.stack(losses))),
+            f"validation_{ERRORS[task]}": unit * validation(state.params),
         }
         losses.clear()
         state.take_note(metrics)
@@ -181,7 +190,7 @@ def train(
     return TrainResult(
         model=nnx.merge(graphdef, state.best, nnx.state(model, nnx.Not(nnx.Param))),
         best_step=state.best_step,
-        validation_mse=state.best_error if len(validation_rows) else float("nan"),
+        validation_error=state.best_error if len(validation_rows) else float("nan"),
         steps=state.step,
         stopped_early=state.step < config.steps,
         history=state.history,
@@ -214,11 +223,12 @@ class _State:
 
     def take_note(self, metrics: Metrics) -> None:
         self.history.append(metrics)
-        step, error = int(metrics["step"]), metrics["validation_mse"]
-        if not np.isfinite(metrics["train_mse"]) or np.isinf(error):
+        step, train_error, error = metrics.values()
+        step = int(step)
+        if not np.isfinite(train_error) or np.isinf(error):
             raise TrainingDiverged(
-                f"after {step} steps the mean squared error is {metrics['train_mse']} (training), "
-                f"{error} (validation); lower learning_rate, or look for outliers in the targets"
+                f"after {step} steps the error is {train_error} (training), {error} (validation); lower "
+                "learning_rate, or look for outliers in the targets"
             )
         if np.isnan(error) or error < self.best_error:  # NaN: nothing to choose by, keep the last
             self.best_step, self.best_error, self.best = step, error, self.params
@@ -232,22 +242,24 @@ def _adamw(learning_rate, weight_decay) -> optax.GradientTransformation:
     return optax.adamw(learning_rate, weight_decay=weight_decay)
 
 
-@partial(jax.jit, static_argnames="graphdef")
-def _train_step(graphdef, params, frozen, optimizer, batch, targets, variance, learning_rate, weight_decay):
+@partial(jax.jit, static_argnames=("graphdef", "task"))
+def _train_step(
+    graphdef, task, params, frozen, optimizer, batch, targets, variance, learning_rate, weight_decay
+):
     """One update. Learning rate and weight decay are data, so one compilation serves every run."""
 
-    def loss(params: PyTree) -> Float[Array, ""]:
-        predictions = apply(graphdef, nnx.merge_state(params, frozen), batch)
-        if predictions.shape != targets.shape:
+    def objective(params: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        raw = apply(graphdef, nnx.merge_state(params, frozen), batch)
+        if raw.shape[raw.ndim - 1 - targets.ndim : -1] != targets.shape:
             raise ValueError(
-                f"the model answers with shape {predictions.shape} where {targets.shape} is wanted, one "
-                "number per row; take [:, 0] of a last layer of one output"
+                f"the model answers with shape {raw.shape[:-1]} where {targets.shape} is wanted, one number "
+                "per row or one per target; take [:, 0] of a last layer of one output"
             )
-        return jnp.mean((predictions - targets) ** 2) / variance
+        return loss(task, raw, targets) / variance, error(task, raw, targets).mean()
 
-    value, gradient = jax.value_and_grad(loss)(params)
+    gradient, now = jax.grad(objective, has_aux=True)(params)
     update, optimizer = _adamw(learning_rate, weight_decay).update(gradient, optimizer, params)
-    return optax.apply_updates(params, update), optimizer, value * variance
+    return optax.apply_updates(params, update), optimizer, now
 
 
 def _batcher(inputs: Inputs, batch_size: int) -> Callable:
@@ -259,25 +271,49 @@ def _batcher(inputs: Inputs, batch_size: int) -> Callable:
 
 
 def _validation_error(
-    graphdef, frozen, inputs: Inputs, targets: np.ndarray, rows: np.ndarray
+    graphdef, frozen, inputs: Inputs, targets: np.ndarray, rows: np.ndarray, task: str
 ) -> Callable[[PyTree], float]:
-    """The mean squared error on these rows as a function of the parameters."""
+    """The error on these rows as a function of the parameters."""
     if isinstance(inputs, Molecules):
         batches = [(rows[i], batch) for i, batch in prediction_batches(inputs.take(rows))]
     else:
         batches = [(rows, inputs[rows])]
 
-    def error(params: PyTree) -> float:
+    def mean_error(params: PyTree) -> float:
         if not len(rows):
             return float("nan")
-        squares = 0.0
+        total = 0.0
         for some, batch in batches:
-            predictions = np.asarray(forward(graphdef, nnx.merge_state(params, frozen), batch))
-            squares += float(np.sum((predictions[: len(some)] - targets[some]) ** 2))
-        mean = squares / len(rows)
+            answers = np.asarray(forward(graphdef, nnx.merge_state(params, frozen), batch))
+            # The rows that fill up a batch are left out; of an ensemble the first axis is the members.
+            answers = jnp.asarray(answers.take(np.arange(len(some)), answers.ndim - 1 - targets.ndim))
+            own = error(task, answers, jnp.asarray(targets[some])).mean()
+            total += float(own) * np.isfinite(targets[some]).sum()
+        mean = total / np.isfinite(targets[rows]).sum()
         return mean if np.isfinite(mean) else float("inf")
 
-    return error
+    return mean_error
+
+
+def _scale(targets: np.ndarray) -> Scale:
+    """Of the measured targets, column by column."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a measurement: (0, 1)
+        mean, std = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+    return Scale(np.nan_to_num(mean), np.where(std > 0, std, 1.0), np.ones(targets.shape[1:]))
+
+
+def _check_targets(model: nnx.Module, targets: np.ndarray, n: int, task: str) -> None:
+    if targets.ndim not in (1, 2) or len(targets) != n:
+        raise ValueError(f"targets have shape {targets.shape}; {n} rows need ({n},) or ({n}, targets)")
+    wanted = scale_of(model).mean.shape if is_known(model) else ()
+    if targets.shape[1:] != wanted:
+        raise ValueError(
+            f"targets have shape {targets.shape}, but the model was made for {(n, *wanted)}; make it with "
+            f"targets={targets.shape[1] if targets.ndim == 2 else None}"
+        )
+    if task == "classification" and (wrong := targets[~np.isin(targets, (0, 1)) & ~np.isnan(targets)]).size:
+        raise ValueError(f"a classification has targets 0 and 1, not {wrong[0]:g}")
 
 
 def _check_rows(
@@ -299,12 +335,13 @@ def _check_rows(
     else:
         for row in rows[~np.isfinite(inputs[rows].reshape(len(rows), -1)).all(axis=1)]:
             raise ValueError(f"row {row} has a feature that is not finite; leave it out")
-    for row in rows[~np.isfinite(targets[rows])]:
+    columns = targets[rows].reshape(len(rows), -1)
+    for row in rows[np.isinf(columns).any(axis=1) | np.isnan(columns).all(axis=1)]:
         raise ValueError(f"row {row} has target {targets[row]}; leave it out")
 
 
 def _check_digits(rounded: np.ndarray, targets: np.ndarray, variance: np.float32) -> None:
-    rounding, spread = np.abs(rounded - targets).max(), np.sqrt(variance)
+    rounding, spread = np.nanmax(np.abs(rounded - targets)), np.sqrt(variance)
     if rounding > LOST * spread:
         raise ValueError(
             f"float32 rounds the targets by up to {rounding:.2g}, which is much beside their spread of "
