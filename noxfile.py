@@ -93,10 +93,13 @@ def group(name):
     return nox.project.dependency_groups(PROJECT, name) if name in PROJECT["dependency-groups"] else ()
 
 
+LARGE = {"ray"}  # extras of hundreds of megabytes, which have a session of their own
+
+
 def with_extras(folder):
-    """A member's folder as a requirement with all its extras: packages/fingerprints[data,plot]."""
+    """A member's folder as a requirement with its extras: packages/fingerprints[data,plot]."""
     project = nox.project.load_toml(HERE / folder / "pyproject.toml")["project"]
-    extras = ",".join(sorted(project.get("optional-dependencies", {})))
+    extras = ",".join(sorted(project.get("optional-dependencies", {}).keys() - LARGE))
     return f"{folder}[{extras}]" if extras else folder
 
 
@@ -164,6 +167,14 @@ def bench_of(name, packages):
 for name in ["core", *PACKAGES]:
     tests_of(name, [name] if name in PACKAGES else [])
     bench_of(name, [name] if name in PACKAGES else [])
+
+
+@nox.session(python=MAIN)
+def ray(session):
+    """Molecules on a cluster: the tests of the extra `ray`, on a local one."""
+    develop(session, ["fingerprints"], "tests-fingerprints")
+    session.install("-e", "packages/fingerprints[ray]", "-e", "shared")
+    session.run("pytest", "tests/fingerprints/test_ray_data.py", *session.posargs, env=CACHE)
 
 
 @nox.session(python=MAIN)

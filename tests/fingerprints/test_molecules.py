@@ -1,5 +1,7 @@
 """Every row of a table survives; what became of it is said; the features are what they claim."""
 
+import dataclasses
+import os
 import time
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from rdkit import Chem
 
 from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
-from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, MAX_CHARACTERS, atom_key, read
+from chainrule.fingerprints.parallel import ordered_map
+from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, MAX_CHARACTERS, parse, read
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():
@@ -59,14 +62,57 @@ def test_reading_without_stereochemistry_is_not_slower_than_linear(text):
     assert time.process_time() - start < 0.2
 
 
+def atom_facts(atom):
+    implicit = atom.GetValence(Chem.ValenceType.IMPLICIT)
+    return atom.GetAtomicNum(), atom.GetDegree(), atom.GetTotalNumHs(), implicit, atom.GetIsAromatic()
+
+
+def bond_facts(bond):
+    return bond.GetBondType(), bond.GetIsConjugated(), bond.IsInRing(), bond.GetBeginAtomIdx()
+
+
 def test_what_is_read_is_what_rdkit_reads_stereochemistry_aside(table):
     spellings = [Chem.MolToSmiles(Chem.AddHs(Chem.MolFromSmiles(smiles))) for smiles in table.smiles]
     odd = ["[H]n1cccc1", "[H][H]", "[2H]C", "[H]/C=C/F", "[H][C@](F)(Cl)Br", "C[B-]([H])(C)C", "[H]P([H])[H]"]
     for smiles in [*table.smiles, *spellings, *odd]:
         ours, whole = read(smiles), Chem.MolFromSmiles(smiles)
         Chem.RemoveStereochemistry(whole)
-        assert [atom_key(a) for a in ours.GetAtoms()] == [atom_key(a) for a in whole.GetAtoms()]
+        assert [atom_facts(a) for a in ours.GetAtoms()] == [atom_facts(a) for a in whole.GetAtoms()]
+        assert [bond_facts(b) for b in ours.GetBonds()] == [bond_facts(b) for b in whole.GetBonds()]
         assert Chem.MolToSmiles(ours, isomericSmiles=False) == Chem.MolToSmiles(whole, isomericSmiles=False)
+
+
+def test_an_element_that_rdkit_does_not_know_is_a_reason_and_no_crash():
+    table = featurize(["C", "[#119]"])
+    assert table.valid.tolist() == [True, False] and "Atomic number not found" in table.reasons[1]
+
+
+def test_several_processes_give_the_same_table_in_order(table):
+    rows = [*table.smiles, "bad", "*C", "FS(F)(F)(F)(F)F"]
+    expected = featurize(rows).take(np.tile(np.arange(len(rows)), 40))  # read at once; below, in parts
+    for processes in (1, 2):
+        read_in_parts = featurize(rows * 40, processes=processes)
+        for field in dataclasses.fields(Molecules):
+            mine, other = getattr(read_in_parts, field.name), getattr(expected, field.name)
+            np.testing.assert_array_equal(mine, other, err_msg=field.name, strict=True)
+
+
+def test_less_than_one_process_is_refused():
+    with pytest.raises(ValueError, match="processes=0 must be at least 1"):
+        featurize(["C"], processes=0)
+
+
+def test_a_process_that_dies_is_no_silence():
+    with pytest.raises(RuntimeError, match="one of processes=2 died"):
+        list(ordered_map(os._exit, [1], processes=2))
+
+
+def test_tasks_are_read_as_their_results_are_taken():
+    read_so_far = []
+    tasks = (read_so_far.append(i) or -i for i in range(1000))
+    results = ordered_map(abs, tasks, processes=2)
+    assert [next(results) for _ in range(20)] == list(range(20))
+    assert len(read_so_far) < 30
 
 
 def test_tables_of_no_rows_or_bad_ones_are_handled(table):
@@ -108,6 +154,39 @@ def test_features_are_what_rdkit_says(table):
     assert benzene.bonds.tolist() == [[0, 0, 0, 1, 1, 1]] * 6
 
 
+def test_rows_read_together_are_what_each_row_is_by_itself(table):
+    """Dative, zero-order, quadruple and directed bonds too; bad rows do not shift their neighbours."""
+    odd = "*C N->[Pt](<-N)(Cl)Cl C~C C$C F/C=C/F [H]B1([H])[H]B([H])([H])[H]1 [2H]C bad [Xe]C.C [CH2]".split()
+    odd += "FS(F)(F)(F)(F)F [nH]1cccc1 C1=CNC=C1 [Fe]123456C7C1C2C3C4C57".split()
+    rows = [*odd, *table.smiles]
+    together = parse(rows)
+    first = 0
+    for row, text in enumerate(rows):
+        alone = parse([text])
+        assert together.reasons[row] == alone.reasons[0]
+        assert together.valid[row] == alone.valid[0]
+        last = first + alone.atom_counts[0]
+        np.testing.assert_array_equal(together.atoms[first:last], alone.atoms)
+        mine = (together.bond_ends[:, 0] >= first) & (together.bond_ends[:, 0] < last)
+        np.testing.assert_array_equal(together.bond_ends[mine] - first, alone.bond_ends)
+        np.testing.assert_array_equal(together.bonds[mine], alone.bonds)
+        if alone.valid[0]:
+            bonds = read(text).GetBonds()
+            np.testing.assert_array_equal(together.bond_types[mine], [int(b.GetBondType()) for b in bonds])
+            names = [{BOND_FEATURES[i] for i in np.flatnonzero(row)} for row in together.bonds[mine]]
+            assert names == [named(bond) for bond in bonds]
+        first = last
+    assert first == len(together.atoms)
+    assert "Xe is read as 'other element'" in together.reasons[rows.index("[Xe]C.C")]
+
+
+def named(bond):
+    """The features of a bond by name; a dative or zero-order one has no kind."""
+    kind = {str(bond.GetBondType()).lower()} & set(BOND_FEATURES)
+    facts = {"conjugated": bond.GetIsConjugated(), "in_ring": bond.IsInRing()}
+    return kind | {name for name, is_so in facts.items() if is_so}
+
+
 def test_adjacency_names_each_bond_from_both_ends(table):
     neighbors, incident = table.adjacency
     for atom, bond in zip(*np.nonzero(incident >= 0), strict=True):
@@ -128,7 +207,7 @@ def test_take_gives_the_same_rows_as_featurizing_them(table):
 def test_a_table_is_featurized_once_and_then_cached(tmp_path, monkeypatch):
     rows = ["CCO", "bad", "c1ccccc1"]
     first = featurize(rows, cache=tmp_path)
-    monkeypatch.setattr(molecules, "_featurize", lambda rows: pytest.fail("featurized again"))
+    monkeypatch.setattr(molecules, "_featurize", lambda rows, processes: pytest.fail("featurized again"))
     again = featurize(rows, cache=tmp_path)
     assert isinstance(again, Molecules) and again.reasons == first.reasons
     np.testing.assert_array_equal(again.atoms, first.atoms)
@@ -142,6 +221,18 @@ def test_a_table_is_featurized_once_and_then_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(molecules, "FEATURIZER_VERSION", -1)
     featurize(rows, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2  # another featuriser does not read the old file
+
+
+def test_a_stored_table_is_the_table(tmp_path, table):
+    molecules.save_molecules(tmp_path / "a.npz", table)
+    molecules.save_molecules(tmp_path / "b.npz", table)
+    again = molecules.load_molecules(tmp_path / "a.npz")
+    for field in dataclasses.fields(Molecules):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(table, field.name), strict=True)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"a.npz is damaged"):
+        molecules.load_molecules(tmp_path / "a.npz")
 
 
 def test_spellings_and_mirror_images_have_one_name():

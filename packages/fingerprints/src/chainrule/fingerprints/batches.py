@@ -219,7 +219,22 @@ def shuffled_rows(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.n
 
 def training_batch(molecules: Molecules, rows: np.ndarray, buckets: Sequence[Bucket]) -> MoleculeBatch:
     """These rows as a batch in the smallest bucket that holds them."""
-    return collate(molecules, rows, _smallest(buckets, _size(molecules.sizes[rows])))
+    return training_parts(molecules, np.asarray(rows)[None], buckets, [0])[0]
+
+
+def training_parts(
+    molecules: Molecules,
+    parts: Int[np.ndarray, "parts rows_of_part"],
+    buckets: Sequence[Bucket],
+    wanted: Sequence[int],
+) -> list[MoleculeBatch]:
+    """Some of the parts of a batch, each in the bucket that is the smallest to hold all, wanted or not."""
+    sizes = [_size(molecules.sizes[rows]) for rows in parts]
+    largest = Bucket(
+        parts.shape[1], max(size.bonds for size in sizes), tuple(map(max, *(size.atoms for size in sizes)))
+    )
+    bucket = _smallest(buckets, largest)
+    return [collate(molecules, parts[part], bucket) for part in wanted]
 
 
 def prediction_batches(

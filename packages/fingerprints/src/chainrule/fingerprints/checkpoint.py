@@ -94,9 +94,9 @@ class RunFolder:
         if not history:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.path / "config.json", json.dumps(self.identity, indent=1) + "\n")
+        write_whole(self.path / "config.json", json.dumps(self.identity, indent=1) + "\n")
         lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
-        _write_whole(self.path / "metrics.jsonl", lines)
+        write_whole(self.path / "metrics.jsonl", lines)
 
     def _found(self) -> dict[str, Any] | None:
         """The identity of the run in the folder; None where there is none."""
@@ -138,7 +138,7 @@ class RunFolder:
         return ocp.CheckpointManager(self.path / "checkpoints", options=options)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """The file has the old content or the new, whenever the process is killed."""
     part = path.with_suffix(".part")
     part.write_text(text)

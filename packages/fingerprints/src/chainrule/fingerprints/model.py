@@ -12,7 +12,7 @@ units of the targets it was fitted to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard, get_args
+from typing import Any, NamedTuple, TypeGuard, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from chainrule.fingerprints.batches import MoleculeBatch
+from chainrule.fingerprints.configs import ModelConfig, Task, Variant
 from chainrule.fingerprints.neural import NeuralFingerprint
 from chainrule.fingerprints.objective import OUTPUTS, check_task
 
@@ -48,6 +49,7 @@ class Head(nnx.Module):
         targets: int | None = None,
         task: str = "regression",
         input_scale: float = 1.0,
+        log_counts: bool = False,
         rngs: nnx.Rngs,
     ):
         """
@@ -59,6 +61,8 @@ class Head(nnx.Module):
             task: "regression"; "mean_variance", which also says how far off it expects to be; or
                 "classification", targets 0 and 1, answers the probability of 1. See `objective`.
             input_scale: features are multiplied by it, to bring them to order one.
+            log_counts: the network sees log(1 + feature), the features being counts: of what a molecule
+                has twenty of, one more is news no more.
 
         Raises:
             ValueError: unknown task, or no targets.
@@ -67,6 +71,7 @@ class Head(nnx.Module):
         if targets is not None and targets < 1:
             raise ValueError(f"targets={targets} must be at least 1, or None for a plain number per row")
         self.input_scale = input_scale
+        self.log_counts = log_counts
         self.task = task
         self.targets = targets
         self.hidden = nnx.Linear(inputs, hidden, rngs=rngs) if hidden else None
@@ -78,7 +83,7 @@ class Head(nnx.Module):
 
     def raw(self, features: Float[Array, "rows features"]) -> Float[Array, "rows ..."]:
         """The network's numbers, of order one: rows x outputs, or rows x targets x outputs."""
-        values = self.input_scale * features
+        values = self.input_scale * (jnp.log1p(features) if self.log_counts else features)
         if self.hidden is not None:
             values = jax.nn.relu(self.hidden(values))
         targets = () if self.targets is None else (self.targets,)
@@ -105,7 +110,8 @@ class PropertyModel(nnx.Module):
     """
 
     # The entries of a fingerprint are sums over some 13 atoms and 4 layers; a tenth of that is of
-    # order one, and trains better than the sums themselves (docs/fingerprints.md).
+    # order one, and trains better than the sums themselves (docs/fingerprints.md). That is for a linear
+    # head, whose prediction remains a sum over atoms; the net takes their logarithm.
     INPUT_SCALE = 0.1
 
     def __init__(
@@ -114,18 +120,25 @@ class PropertyModel(nnx.Module):
         depth: int = 4,
         width: int = 20,
         length: int = 64,
-        variant: str = "talk",
+        variant: Variant = "talk",
         hidden: int = 100,
         targets: int | None = None,
-        task: str = "regression",
+        task: Task = "regression",
         rngs: nnx.Rngs,
     ):
         """See `NeuralFingerprint` for the first four arguments, `Head` for the next three."""
+        self.config = ModelConfig(depth, width, length, variant, hidden, task)
         self.fingerprint = NeuralFingerprint(
             depth=depth, width=width, length=length, variant=variant, rngs=rngs
         )
         self.head = Head(
-            length, hidden=hidden, targets=targets, task=task, input_scale=self.INPUT_SCALE, rngs=rngs
+            length,
+            hidden=hidden,
+            targets=targets,
+            task=task,
+            input_scale=1.0 if hidden else self.INPUT_SCALE,
+            log_counts=hidden > 0,
+            rngs=rngs,
         )
 
     @property
@@ -171,8 +184,8 @@ class Ensemble(nnx.Module):
     def task(self) -> str:
         return self.stacked.task
 
-    def member(self, number: int) -> PropertyModel | Head:
-        """One of the models, by itself."""
+    def member(self, number: int) -> Any:
+        """One of the models, a `PropertyModel` or a `Head`, by itself."""
         if not 0 <= number < self.size:
             raise ValueError(f"member {number} is not there; the members are 0 to {self.size - 1}")
         graphdef, state = nnx.split(self.stacked)

@@ -3,7 +3,8 @@
 One can
 - turn any column of SMILES into graphs, row by row, nothing lost (`featurize`),
 - ask of every row whether it became a graph, and if not why (`Molecules.valid`, `.reasons`),
-- pick rows (`Molecules.take`), and keep the result on disk (`featurize(..., cache=...)`),
+- pick rows (`Molecules.take`), and keep the result on disk (`featurize(..., cache=...)`, `save_molecules`,
+  `load_molecules`),
 - compare with RDKit's own fingerprints (`morgan_fingerprints`).
 
 What is read of each SMILES, atom and bond stands in `smiles`.
@@ -25,23 +26,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
+from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.rows import as_rows, gather_ranges
-from chainrule.fingerprints.smiles import (
-    ATOM_FEATURES,
-    BOND_FEATURES,
-    DEGREES,
-    MAX_DEGREE,
-    Codes,
-    Unreadable,
-    atom_features,
-    bond_features,
-    parse,
-    quiet,
-    rdkit_fingerprints,
-)
+from chainrule.fingerprints.smiles import DEGREES, MAX_DEGREE, Graphs, parse, rdkit_fingerprints
 
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
 FEATURIZER_VERSION = 2
+_ROWS_AT_ONCE = 256  # few enough that what RDKit keeps of them is small
+_TEXTS = ("smiles", "reasons")
+_COUNTS = ("atom_counts", "bond_counts")
+_JOINED = ("valid", "atoms", "bonds", "invariants", "bond_types", *_COUNTS)
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class Molecules:
         )
 
 
-def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None) -> Molecules:
+def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None, processes: int = 1) -> Molecules:
     """Read SMILES into graphs, keeping every row.
 
     Args:
@@ -140,12 +134,16 @@ def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None) -> Mole
             than 5 neighbours make a row that is kept as invalid, with its reason.
         cache: a folder. The result is stored there under a name made of the SMILES and of the
             featuriser's version, and read back the next time.
+        processes: how many processes read at a time; the result is the same. Each takes a second to start,
+            so it pays from some 50,000 rows on.
 
     Returns:
         `Molecules` with as many rows as `smiles`.
 
     Raises:
         TypeError: `smiles` is one string; pass a list of them.
+        ValueError: `processes` is less than 1.
+        RuntimeError: a process died.
 
     Example:
         >>> table = featurize(["CCO", "not a molecule"])
@@ -156,15 +154,18 @@ def featurize(smiles: Iterable[Any], *, cache: str | Path | None = None) -> Mole
     """
     if isinstance(smiles, str):
         raise TypeError(f"smiles is one string, {smiles!r}; pass a list of SMILES, [{smiles!r}]")
-    rows = tuple(_as_text(cell) for cell in smiles)
+    rows = tuple(as_text(cell) for cell in smiles)
     if cache is None:
-        return _featurize(rows)
+        return _featurize(rows, processes)
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:24]
     path = Path(cache).expanduser() / f"molecules-v{FEATURIZER_VERSION}-{digest}.npz"
-    stored = _load(path, rows)
-    if stored is None:
-        stored = _featurize(rows)
-        _save(path, stored)
+    try:
+        stored = load_molecules(path)
+    except (FileNotFoundError, ValueError):  # absent or damaged: made anew
+        stored = None
+    if stored is None or stored.smiles != rows:
+        stored = _featurize(rows, processes)
+        save_molecules(path, stored)
     return stored
 
 
@@ -178,7 +179,7 @@ def morgan_fingerprints(
     return rdkit_fingerprints(molecules.smiles, radius, length, counts)
 
 
-def _as_text(cell: object) -> str:
+def as_text(cell: object) -> str:
     """The SMILES of a cell: '' for a missing one; what is no text is named as it is, to be refused."""
     if isinstance(cell, str):
         return cell.strip()
@@ -186,61 +187,52 @@ def _as_text(cell: object) -> str:
     return "" if missing else repr(cell)
 
 
-def _featurize(rows: tuple[str, ...]) -> Molecules:
-    atom_codes, bond_codes = Codes(), Codes()
-    invariants: list[int] = []
-    ends: list[tuple[int, int]] = []  # numbered within the molecule
-    atom_counts, bond_counts, valid, reasons = [], [], [], []
-    with quiet():
-        for text in rows:
-            try:
-                graph = parse(text)
-            except Unreadable as error:
-                atom_counts.append(0)
-                bond_counts.append(0)
-                valid.append(False)
-                reasons.append(str(error))
-                continue
-            atom_codes.add(graph.atoms)
-            bond_codes.add(graph.bonds)
-            invariants.extend(graph.invariants)
-            ends.extend(graph.ends)
-            atom_counts.append(len(graph.atoms))
-            bond_counts.append(len(graph.bonds))
-            valid.append(True)
-            reasons.append(graph.remark)
-    atom_offsets = np.concatenate([[0], np.cumsum(atom_counts, dtype=np.int64)])
-    first_atom = np.repeat(atom_offsets[:-1], bond_counts)[:, None]  # of each bond's molecule
+def _featurize(rows: tuple[str, ...], processes: int) -> Molecules:
+    parts = [rows[i : i + _ROWS_AT_ONCE] for i in range(0, len(rows), _ROWS_AT_ONCE)] or [()]
+    return _join(rows, list(ordered_map(parse, parts, processes=processes)))
+
+
+def _join(rows: tuple[str, ...], parts: Sequence[Graphs]) -> Molecules:
+    """The table of the parts, one after another."""
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _JOINED}
+    atom_offsets, bond_offsets = (np.concatenate([[0], np.cumsum(joined.pop(counts))]) for counts in _COUNTS)
+    first_atom = np.cumsum([0] + [len(part.atoms) for part in parts[:-1]])
+    ends = np.concatenate([part.bond_ends + first for part, first in zip(parts, first_atom, strict=True)])
     return Molecules(
         smiles=rows,
-        valid=np.array(valid, bool),
-        reasons=tuple(reasons),
+        reasons=tuple(reason for part in parts for reason in part.reasons),
         atom_offsets=atom_offsets,
-        bond_offsets=np.concatenate([[0], np.cumsum(bond_counts, dtype=np.int64)]),
-        atoms=atom_codes.table(atom_features, np.zeros(len(ATOM_FEATURES), np.uint8)),
-        bonds=bond_codes.table(bond_features, np.zeros(len(BOND_FEATURES), np.uint8)),
-        bond_ends=(np.array(ends, np.int64).reshape(-1, 2) + first_atom).astype(np.int32),
-        invariants=np.array(invariants, np.uint32),
-        bond_types=bond_codes.table(lambda key: int(key[0]), np.zeros((), np.uint8)),
+        bond_offsets=bond_offsets,
+        bond_ends=ends.astype(np.int32),
+        **joined,
     )
 
 
-def _save(path: Path, molecules: Molecules) -> None:
+def save_molecules(path: str | Path, molecules: Molecules) -> None:
+    """Write a table to one file, whole or not at all, also when two processes write it at once."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = (field.name for field in fields(Molecules) if field.name not in ("smiles", "reasons"))
-    arrays: dict[str, Any] = {name: getattr(molecules, name) for name in names}
-    arrays["reasons"] = np.array(molecules.reasons, np.str_)
+    arrays = {field.name: getattr(molecules, field.name) for field in fields(Molecules)}
+    for name in _TEXTS:  # as an array of text, each row would take the room of the longest
+        arrays[name] = np.frombuffer(json.dumps(arrays[name]).encode(), np.uint8)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(part, path)  # whole or absent, also when two processes write at once
+    os.replace(part, path)
 
 
-def _load(path: Path, rows: tuple[str, ...]) -> Molecules | None:
+def load_molecules(path: str | Path) -> Molecules:
+    """Read what `save_molecules` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or something else.
+    """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        reasons = tuple(str(reason) for reason in arrays.pop("reasons"))
-        return Molecules(smiles=rows, reasons=reasons, **arrays)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error, zipfile.BadZipFile):
-        return None  # absent or damaged: made anew
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays: dict[str, Any] = dict(stored)
+        for name in _TEXTS:
+            arrays[name] = tuple(json.loads(arrays[name].tobytes()))
+        return Molecules(**arrays)
+    except (EOFError, KeyError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or holds no molecules: {error}; make it anew") from error

@@ -5,7 +5,7 @@ One can
 - use a fingerprint as a layer in one's own network (`NeuralFingerprint`, a flax nnx module),
 - start from random weights (`init_weights`).
 
-Two variants, chosen by name:
+Three variants, chosen by name:
 
 `"talk"`, the pseudo-code: one degree-specific weight for an atom and its neighbours together, and one
 write per layer,
@@ -17,8 +17,10 @@ atom features are written too, before the first layer (L = 0), so R + 1 writes,
 
     r_a <- relu(r_a S_L + [sum_i r_i, sum_i b_i] H_L^N + h_L)
 
-where N is the number of neighbours, i runs over them and b_i are the bonds' features. The biases h and
-w and the bond features come from the code in both. The original also normalised by the statistics of
+`"messages"`, ours, the most accurate: layers of bond messages, see `messages`; R + 1 writes.
+
+Above, N is the number of neighbours, i runs over them and b_i are the bonds' features. The biases h and
+w and the bond features come from the code in the first two. The original also normalised by the statistics of
 the batch, at test time too, so a molecule's prediction depended on its company. Here nothing does.
 
 Source: talk, "Neural graph fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015, Algorithm 2.
@@ -43,9 +45,10 @@ from chainrule.fingerprints.batches import (
     molecule_sum,
     neighbor_sum,
 )
+from chainrule.fingerprints.messages import Linear, Message, MessageWeights, message_layers
 from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, DEGREES
 
-VARIANTS = ("talk", "original")
+VARIANTS = ("talk", "original", "messages")
 Activation = Callable[[Array], Array]
 
 
@@ -57,22 +60,15 @@ class Convolution(NamedTuple):
     bias: Float[Array, " features"]  # h_L
 
 
-class Write(NamedTuple):
-    """Weights with which one layer writes to the fingerprint."""
-
-    kernel: Float[Array, "features length"]  # W_L
-    bias: Float[Array, " length"]  # w_L
-
-
 class Weights(NamedTuple):
     """All weights of a fingerprint: one more write than convolutions if layer 0 writes too."""
 
     convolutions: tuple[Convolution, ...]
-    writes: tuple[Write, ...]
+    writes: tuple[Linear, ...]  # W_L and w_L
 
 
 def neural_fingerprint(
-    weights: Weights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+    weights: Weights | MessageWeights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
 ) -> Float[Array, "molecules length"]:
     """The neural fingerprints of a batch of molecules, Algorithm 2.
 
@@ -91,28 +87,38 @@ def neural_fingerprint(
 
 
 def atom_writes(
-    weights: Weights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+    weights: Weights | MessageWeights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
 ) -> list[Float[Array, "atoms length"]]:
     """What every atom writes to its molecule's fingerprint, one array per written layer.
 
     The activation of the fragment of radius L around an atom is what the atom writes in layer L.
     """
-    convolutions, writes = weights
-    skipped = len(convolutions) + 1 - len(writes)  # layers that do not write: none, or layer 0
+    skipped = len(weights.convolutions) + 1 - len(weights.writes)  # layers that do not write: none, or 0
     if skipped not in (0, 1):
         raise ValueError(
-            f"{len(writes)} writes for {len(convolutions)} convolutions; give as many, or one more "
-            "to write the atom features too"
+            f"{len(weights.writes)} writes for {len(weights.convolutions)} convolutions; give as many, or "
+            "one more to write the atom features too"
         )
-    dtype = writes[0].bias.dtype if writes else jnp.float32
+    if isinstance(weights, MessageWeights):
+        layers = message_layers(weights, batch, activation=activation)
+    else:
+        layers = convolutions(weights, batch, activation)
+    return [
+        jax.nn.softmax(write(layer), axis=-1)
+        for layer, write in zip(layers[skipped:], weights.writes, strict=True)
+    ]
+
+
+def convolutions(
+    weights: Weights, batch: MoleculeBatch, activation: Activation = jax.nn.relu
+) -> list[Float[Array, "atoms _"]]:
+    """The features of every atom, before the first layer and after each."""
+    dtype = weights.writes[0].bias.dtype if weights.writes else jnp.float32
     layers = [jnp.asarray(batch.atoms, dtype)]
     bonds = incident_sum(batch).astype(dtype)
-    for convolution in convolutions:
+    for convolution in weights.convolutions:
         layers.append(convolve(convolution, batch, layers[-1], bonds, activation))
-    return [
-        jax.nn.softmax(layer @ write.kernel + write.bias[None], axis=-1)
-        for layer, write in zip(layers[skipped:], writes, strict=True)
-    ]
+    return layers
 
 
 def convolve(
@@ -150,7 +156,7 @@ def init_weights(
     bond_features: int = len(BOND_FEATURES),
     scale: float = 1.0,
     dtype: DTypeLike = jnp.float32,
-) -> Weights:
+) -> Weights | MessageWeights:
     """Random weights: normal with standard deviation `scale` / sqrt(inputs), biases zero.
 
     Args:
@@ -159,7 +165,7 @@ def init_weights(
             talk's variant does not write.
         width: features of an atom in the hidden layers.
         length: entries of the fingerprint.
-        variant: "talk" or "original", see the module's docstring.
+        variant: "talk", "original" or "messages", see the module's docstring.
         scale: 1 keeps activations of order one; large makes every softmax a hard choice, which is
             what circular fingerprints are.
 
@@ -168,7 +174,7 @@ def init_weights(
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r} is unknown; choose one of {VARIANTS}")
-    smallest_depth = 0 if variant == "original" else 1
+    smallest_depth = 1 if variant == "talk" else 0
     for name, value, least in (
         ("depth", depth, smallest_depth),
         ("width", width, 1),
@@ -177,22 +183,42 @@ def init_weights(
         if value < least:
             raise ValueError(f"{name}={value} is too small for variant {variant!r}; least {least}")
 
-    convolution_shapes, write_shapes = [], []
+    def draw(shapes):
+        leaves, structure = jax.tree.flatten(shapes, is_leaf=_is_shape)
+        return jax.tree.unflatten(structure, _normal(key, scale, tuple(leaves), dtype))
+
+    sizes = depth, width, length, atom_features, bond_features
+    if variant == "messages":
+        embedding, messages, writes = draw(_message_shapes(*sizes))
+        layers = (Message(Linear(*atom), bond, Linear(*update)) for atom, bond, update in messages)
+        return MessageWeights(Linear(*embedding), tuple(layers), tuple(Linear(*write) for write in writes))
+    own = variant == "original"
+    convolutions, writes = draw(_shapes(*sizes, own=own))
+    return Weights(tuple(Convolution(*c) for c in convolutions), tuple(Linear(*write) for write in writes))
+
+
+def _shapes(depth, width, length, atom_features, bond_features, *, own: bool):
+    """Of the arrays in each `Convolution` and in each write; `own` is the original's variant."""
+    convolutions, writes = [], []
     for layer in range(depth + 1):
         features = width if layer else atom_features
-        if layer or variant == "original":
-            write_shapes.append([(features, length), (length,)])
+        if layer or own:
+            writes.append([(features, length), (length,)])
         if layer < depth:
-            own = (features, width) if variant == "original" else None
             per_degree = (DEGREES, features + bond_features, width)
-            convolution_shapes.append([own, per_degree, (width,)])
-    shapes, structure = jax.tree.flatten([convolution_shapes, write_shapes], is_leaf=_is_shape)
-    convolutions, writes = jax.tree.unflatten(structure, _normal(key, scale, tuple(shapes), dtype))
-    return Weights(tuple(Convolution(*c) for c in convolutions), tuple(Write(*w) for w in writes))
+            convolutions.append([(features, width) if own else None, per_degree, (width,)])
+    return convolutions, writes
+
+
+def _message_shapes(depth, width, length, atom_features, bond_features):
+    """Of the arrays in the embedding, in each `Message` and in each write."""
+    linear = lambda inputs, outputs: [(inputs, outputs), (outputs,)]
+    message = [linear(width, width), (bond_features, width), linear(2 * width, width)]
+    return linear(atom_features, width), [message] * depth, [linear(width, length)] * (depth + 1)
 
 
 def _is_shape(node: object) -> bool:
-    return isinstance(node, tuple)
+    return isinstance(node, tuple) and isinstance(node[0], int)
 
 
 @partial(jax.jit, static_argnames=("shapes", "dtype"))
@@ -246,7 +272,7 @@ class NeuralFingerprint(nnx.Module):
         self.params = nnx.data(jax.tree.map(nnx.Param, weights))
 
     @property
-    def weights(self) -> Weights:
+    def weights(self) -> Weights | MessageWeights:
         """The weights as plain arrays, for the pure functions of this module."""
         return jax.tree.map(lambda param: param[...], self.params, is_leaf=lambda p: isinstance(p, nnx.Param))
 

@@ -103,11 +103,9 @@ def most_similar(
     shards = mesh.size if mesh else 1
     rows_per_shard = -(-n // shards)
     block = max(k, min(block, rows_per_shard))
-    blocks = -(-rows_per_shard // block)
-    missing = shards * blocks * block - n
+    missing = shards * max(k, rows_per_shard) - n
     if mesh is None:
         queries, database = jnp.asarray(queries), jnp.asarray(database)
-        database = jnp.pad(database, ((0, missing), (0, 0))) if missing else database
         return _search(queries, database, n, k=k, block=block)
     padded = np.pad(np.asarray(database), ((0, missing), (0, 0)))
     placed = jax.device_put(padded, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
@@ -120,9 +118,11 @@ def _search(queries, database, n, *, k, block, first=0):
     """The best of `database`, whose rows are numbered from `first`; those from `n` on are padding."""
 
     def look_at(best, start):
-        rows = (first + start + jnp.arange(block)).astype(jnp.int32)
-        found = tanimoto(queries, lax.dynamic_slice_in_dim(database, start, block))
-        found = jnp.where(rows < n, found, -1)
+        begin = jnp.minimum(start, len(database) - block)  # the last block begins among rows already seen
+        rows = (begin + jnp.arange(block)).astype(jnp.int32)
+        found = tanimoto(queries, lax.dynamic_slice_in_dim(database, begin, block))
+        found = jnp.where((rows >= start) & (first + rows < n), found, -1)
+        rows = (first + rows).astype(jnp.int32)
         return _best(k, best, Neighbors(found, jnp.broadcast_to(rows, found.shape))), None
 
     nothing = jnp.full((len(queries), k), -1, jnp.float32)

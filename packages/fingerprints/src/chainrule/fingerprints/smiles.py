@@ -1,8 +1,9 @@
-"""What RDKit reads: a SMILES, its atoms and bonds, and the rows of features that they become.
+"""What RDKit reads: SMILES, their atoms and bonds, and the rows of features that they become.
 
 One can
-- read a cell of a table (`parse` -> `Graph`), or learn why it is no molecule (`Unreadable`),
-- turn atoms and bonds into rows of features (`atom_features`, `bond_features`, `Codes`), with names
+- read cells of a table, many at a time (`parse` -> `Graphs`), or one (`read_cell`), or learn why it is
+  no molecule (`Unreadable`),
+- turn atoms and bonds into rows of features (`atom_features`, `bond_features`), with names
   (`ATOM_FEATURES`, `BOND_FEATURES`),
 - name a molecule, or a part of it (`canonical_smiles`, `fragment_smiles`),
 - compute RDKit's own Morgan fingerprints (`rdkit_fingerprints`).
@@ -14,15 +15,17 @@ section 5): 62 for an atom, 6 for a bond, hydrogens implicit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdFingerprintGenerator
+from rdkit.Chem import Atom, Bond, rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import GetConnectivityInvariants
+from rdkit.Chem.Scaffolds import MurckoScaffold
 
 # RDKit looks for rings and finds bonds in a time that grows with the square of the size: a second here.
 MAX_CHARACTERS = 10_000
@@ -45,71 +48,176 @@ ATOM_FEATURES = (
 )
 BOND_FEATURES = ("single", "double", "triple", "aromatic", "conjugated", "in_ring")
 
-SYMBOL_INDEX = {Chem.GetPeriodicTable().GetAtomicNumber(s): i for i, s in enumerate(SYMBOLS)}
-_IMPLICIT = Chem.ValenceType.IMPLICIT
+_NUMBERS = [Chem.GetPeriodicTable().GetAtomicNumber(symbol) for symbol in SYMBOLS]
+OTHER = len(SYMBOLS)
+SYMBOL_OF_NUMBER = np.full(256, OTHER)  # by atomic number: its place in SYMBOLS
+SYMBOL_OF_NUMBER[_NUMBERS] = range(OTHER)
+_KIND = Chem.BondType
+TYPES = np.array([_KIND.SINGLE, _KIND.DOUBLE, _KIND.TRIPLE, _KIND.AROMATIC], np.uint8)
+TYPE_OF_SYMBOL: dict[str, int] = dict(zip("-=#:", TYPES.tolist(), strict=True))  # by its symbol in SMARTS
 
-AtomKey = tuple[int, int, int, int, bool]
-BondKey = tuple[Chem.BondType, bool, bool]
+
+class Graphs(NamedTuple):
+    """What is read of some cells: the atoms and bonds of those that become graphs, one after another."""
+
+    valid: Bool[np.ndarray, " cells"]
+    reasons: list[str]  # cells; why one is not valid, or a remark, or ''
+    atom_counts: Int[np.ndarray, " cells"]  # 0 where the cell is not valid
+    bond_counts: Int[np.ndarray, " cells"]
+    atoms: UInt8[np.ndarray, "atoms atom_features"]
+    bonds: UInt8[np.ndarray, "bonds bond_features"]
+    bond_ends: Int[np.ndarray, "bonds 2"]  # numbered within `atoms`
+    invariants: UInt32[np.ndarray, " atoms"]  # RDKit's name for each atom by itself: where Morgan begins
+    bond_types: UInt8[np.ndarray, " bonds"]  # Chem.BondType, as a number
 
 
-def atom_key(atom: Chem.Atom) -> AtomKey:
-    return (
-        atom.GetAtomicNum(),
-        atom.GetDegree(),
-        atom.GetTotalNumHs(),
-        atom.GetValence(_IMPLICIT),
-        atom.GetIsAromatic(),
+def parse(texts: Sequence[str]) -> Graphs:
+    """The graphs of whole cells.
+
+    To ask RDKit costs more than to reckon with the answer: so a property is asked of all atoms or bonds in
+    one sweep, which keeps RDKit's and Python's code from pushing each other out of the processor's cache,
+    and the rest is NumPy's.
+    """
+    reasons = [""] * len(texts)
+    molecules = _read_cells(texts, reasons)
+    atoms = _atoms(molecules)
+    numbers, degrees = _asked(Atom.GetAtomicNum, atoms), _asked(Atom.GetDegree, atoms)
+    unusual = (SYMBOL_OF_NUMBER[numbers] == OTHER) | (degrees > MAX_DEGREE)
+    if unusual.any() and _refuse(texts, molecules, reasons):
+        atoms = _atoms(molecules)
+        numbers, degrees = _asked(Atom.GetAtomicNum, atoms), _asked(Atom.GetDegree, atoms)
+    bonds: list[Bond] = []
+    for mol in molecules.values():
+        bonds += map(mol.GetBondWithIdx, range(mol.GetNumBonds()))  # GetBonds() is twice as slow
+    types = _bond_types(bonds)
+    atom_counts, bond_counts = np.zeros((2, len(texts)), np.int64)
+    atom_counts[list(molecules)] = [mol.GetNumAtoms() for mol in molecules.values()]
+    bond_counts[list(molecules)] = [mol.GetNumBonds() for mol in molecules.values()]
+    first_atom = np.repeat(np.cumsum(atom_counts) - atom_counts, bond_counts)  # of each bond's molecule
+    ends = [_asked(end, bonds, np.int32) + first_atom for end in (Bond.GetBeginAtomIdx, Bond.GetEndAtomIdx)]
+    invariants = [GetConnectivityInvariants(mol, includeRingMembership=True) for mol in molecules.values()]
+    return Graphs(
+        valid=atom_counts > 0,
+        reasons=reasons,
+        atom_counts=atom_counts,
+        bond_counts=bond_counts,
+        atoms=atom_features(
+            numbers,
+            degrees,
+            hydrogens=_asked(Atom.GetTotalNumHs, atoms),
+            implicit_valence=_asked(Atom.GetNumImplicitHs, atoms),
+            aromatic=_asked(Atom.GetIsAromatic, atoms),
+        ),
+        bonds=bond_features(
+            types, conjugated=_asked(Bond.GetIsConjugated, bonds), in_ring=_asked(Bond.IsInRing, bonds)
+        ),
+        bond_ends=np.stack(ends, axis=1).astype(np.int32),
+        invariants=np.fromiter(chain.from_iterable(invariants), np.uint32, len(atoms)),
+        bond_types=types,
     )
 
 
-def atom_features(key: AtomKey) -> np.ndarray:
-    number, degree, hydrogens, valence, aromatic = key
-    row = np.zeros(len(ATOM_FEATURES), np.uint8)
+def _read_cells(texts: Sequence[str], reasons: list[str]) -> dict[int, Chem.Mol]:
+    """The molecules of the cells that have one; of the others, and of salts and lone atoms, the reason."""
+    molecules = {}
+    with quiet():
+        for cell, text in enumerate(texts):
+            try:
+                molecules[cell] = mol = read_cell(text)
+            except Unreadable as error:
+                reasons[cell] = str(error)
+                continue
+            if mol.GetNumAtoms() == 1:
+                reasons[cell] = "a single atom, no bonds"
+            elif "." in text and (pieces := len(Chem.GetMolFrags(mol))) > 1:
+                reasons[cell] = f"{pieces} disconnected pieces (a salt or mixture), summed"
+    return molecules
+
+
+def _refuse(texts: Sequence[str], molecules: dict[int, Chem.Mol], reasons: list[str]) -> bool:
+    """Drop the molecules with atoms for which there are no features, and remark on those of unlisted
+    elements; whether any was dropped."""
+    before = len(molecules)
+    for cell, mol in list(molecules.items()):
+        try:
+            others = _unlisted(mol, _shown(texts[cell]))
+        except Unreadable as error:
+            reasons[cell] = str(error)
+            del molecules[cell]
+            continue
+        remarks = {f"{symbol} is read as 'other element'" for symbol in others} | {reasons[cell]}
+        reasons[cell] = "; ".join(sorted(remarks - {""}))
+    return len(molecules) < before
+
+
+def _unlisted(mol: Chem.Mol, shown: str) -> set[str]:
+    """The elements that SYMBOLS does not list; or `Unreadable`, where an atom has no features."""
+    symbols = set()
+    for place, atom in enumerate(mol.GetAtoms()):
+        number, degree = atom.GetAtomicNum(), atom.GetDegree()
+        if number == 0:
+            raise Unreadable(f"atom {place} of {shown} is a dummy (*), not an element")
+        if degree > MAX_DEGREE:
+            why = f"has {degree} neighbours; the fingerprint has weights for {MAX_DEGREE}"
+            raise Unreadable(f"atom {place} of {shown} {why}")
+        if SYMBOL_OF_NUMBER[number] == OTHER:
+            symbols.add(atom.GetSymbol())
+    return symbols
+
+
+def _atoms(molecules: dict[int, Chem.Mol]) -> list[Atom]:
+    """All atoms, molecule by molecule."""
+    atoms: list[Atom] = []
+    for mol in molecules.values():
+        atoms += map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))  # GetAtoms() is twice as slow
+    return atoms
+
+
+def _asked(what: Callable[[Any], int], of: list[Any], dtype: type = np.uint8) -> np.ndarray:
+    """what(atom) of all atoms, or what(bond) of all bonds."""
+    return np.fromiter(map(what, of), dtype, len(of))
+
+
+def _bond_types(bonds: list[Bond]) -> UInt8[np.ndarray, " bonds"]:
+    """GetBondType() of all bonds: mostly by the SMARTS symbol, which RDKit hands over in half the time."""
+    types = np.array([TYPE_OF_SYMBOL.get(bond.GetSmarts(True), 0) for bond in bonds], np.uint8)
+    for i in np.flatnonzero(types == 0):  # "/", "->", ..
+        types[i] = bonds[i].GetBondType()
+    return types
+
+
+def atom_features(
+    numbers: UInt8[np.ndarray, " atoms"],
+    degrees: UInt8[np.ndarray, " atoms"],
+    *,
+    hydrogens: UInt8[np.ndarray, " atoms"],
+    implicit_valence: UInt8[np.ndarray, " atoms"],
+    aromatic: UInt8[np.ndarray, " atoms"],
+) -> UInt8[np.ndarray, "atoms atom_features"]:
+    """One row for each atom, 1 where ATOM_FEATURES' name is true of it."""
+    rows = np.zeros((len(numbers), len(ATOM_FEATURES)), np.uint8)
     start = 0
     for index, size in (
-        (SYMBOL_INDEX.get(number, len(SYMBOLS)), len(SYMBOLS) + 1),
-        (degree, DEGREES),
-        (min(hydrogens, _HYDROGENS - 1), _HYDROGENS),
-        (min(valence, _VALENCES - 1), _VALENCES),
+        (SYMBOL_OF_NUMBER[numbers], OTHER + 1),
+        (degrees, DEGREES),
+        (np.minimum(hydrogens, _HYDROGENS - 1), _HYDROGENS),
+        (np.minimum(implicit_valence, _VALENCES - 1), _VALENCES),
     ):
-        row[start + index] = 1
+        rows[np.arange(len(rows)), start + index] = 1
         start += size
-    row[start] = aromatic
-    return row
+    rows[:, start] = aromatic
+    return rows
 
 
-_BOND_INDEX = {
-    Chem.BondType.SINGLE: 0,
-    Chem.BondType.DOUBLE: 1,
-    Chem.BondType.TRIPLE: 2,
-    Chem.BondType.AROMATIC: 3,
-}
-
-
-def bond_features(key: BondKey) -> np.ndarray:
-    kind, conjugated, in_ring = key
-    row = np.zeros(len(BOND_FEATURES), np.uint8)
-    if kind in _BOND_INDEX:  # a dative or zero-order bond has no kind of its own here
-        row[_BOND_INDEX[kind]] = 1
-    row[4:] = conjugated, in_ring
-    return row
-
-
-class Codes:
-    """Few distinct atoms make up all molecules: a row is computed once for each distinct one."""
-
-    def __init__(self):
-        self.index: dict[Any, int] = {}
-        self.codes: list[int] = []
-
-    def add(self, keys: Iterable[Hashable]) -> None:
-        index = self.index
-        self.codes.extend([index.setdefault(key, len(index)) for key in keys])
-
-    def table(self, row: Callable[[Any], Any], like: np.ndarray) -> np.ndarray:
-        """row(key) of all keys that were added, in order, with the dtype and shape that `like` has."""
-        rows = np.array([row(key) for key in self.index], like.dtype).reshape(-1, *like.shape)
-        return rows[np.array(self.codes, np.int64)]
+def bond_features(
+    types: UInt8[np.ndarray, " bonds"],
+    *,
+    conjugated: UInt8[np.ndarray, " bonds"],
+    in_ring: UInt8[np.ndarray, " bonds"],
+) -> UInt8[np.ndarray, "bonds bond_features"]:
+    """One row for each bond, 1 where BOND_FEATURES' name is true of it."""
+    kinds = types[:, None] == TYPES  # a dative or zero-order bond has no kind of its own here
+    return np.column_stack([kinds, conjugated, in_ring]).astype(np.uint8)
 
 
 class Unreadable(ValueError):
@@ -117,55 +225,17 @@ class Unreadable(ValueError):
 
 
 def read_cell(text: str) -> Chem.Mol:
-    """The molecule of a whole cell; or `Unreadable`."""
+    """The molecule of a whole cell, which has an atom at least; or `Unreadable`."""
     if not text:
         raise Unreadable("empty cell")
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"{_shown(text)} is {len(text)} characters long; at most {MAX_CHARACTERS} are read")
     if not text.isascii() or len(text.split()) > 1:  # RDKit would read up to a blank and drop the rest
         raise Unreadable(f"{_shown(text)} is not a SMILES: blanks or other than ASCII characters within")
-    return read(text)
-
-
-class Graph(NamedTuple):
-    """What is read of a molecule."""
-
-    atoms: list[AtomKey]
-    bonds: list[BondKey]
-    ends: list[tuple[int, int]]  # the two atoms of each bond
-    invariants: Sequence[int]  # RDKit's name for each atom by itself, with which Morgan fingerprints begin
-    remark: str  # '' where there is nothing to say
-
-
-def parse(text: str) -> Graph:
-    """The graph of a whole cell; or `Unreadable`."""
-    mol = read_cell(text)
-    keys = list(map(atom_key, map(mol.GetAtomWithIdx, range(mol.GetNumAtoms()))))
-    if not keys:
-        raise Unreadable(f"no atoms in {text!r}")
-    remarks = set()
-    for key in set(keys):
-        number, degree, *_ = key
-        if number in SYMBOL_INDEX and degree <= MAX_DEGREE:
-            continue
-        atom = f"atom {keys.index(key)} of {_shown(text)}"
-        if number == 0:
-            raise Unreadable(f"{atom} is a dummy (*), not an element")
-        if degree > MAX_DEGREE:
-            raise Unreadable(f"{atom} has {degree} neighbours; the fingerprint has weights for {MAX_DEGREE}")
-        remarks.add(f"{Chem.GetPeriodicTable().GetElementSymbol(number)} is read as 'other element'")
-    if len(keys) == 1:
-        remarks.add("a single atom, no bonds")
-    elif "." in text and (pieces := len(Chem.GetMolFrags(mol))) > 1:
-        remarks.add(f"{pieces} disconnected pieces (a salt or mixture), summed")
-    bonds = list(map(mol.GetBondWithIdx, range(mol.GetNumBonds())))  # GetBonds() is twice as slow
-    return Graph(
-        keys,
-        [(b.GetBondType(), b.GetIsConjugated(), b.IsInRing()) for b in bonds],
-        [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in bonds],
-        GetConnectivityInvariants(mol, includeRingMembership=True),
-        "; ".join(sorted(remarks)),
-    )
+    mol = read(text)
+    if not mol.GetNumAtoms():
+        raise Unreadable(f"no atoms in {_shown(text)}")
+    return mol
 
 
 @contextlib.contextmanager
@@ -177,18 +247,25 @@ def quiet() -> Iterator[None]:
 
 _AS_WRITTEN = Chem.SmilesParserParams()
 _AS_WRITTEN.sanitize = _AS_WRITTEN.removeHs = False
+_STEPS = Chem.SanitizeFlags
+_SANITIZE = int(_STEPS.SANITIZE_ALL) & ~int(
+    _STEPS.SANITIZE_SETHYBRIDIZATION | _STEPS.SANITIZE_CLEANUPCHIRALITY | _STEPS.SANITIZE_CLEANUPATROPISOMERS
+)  # nothing here looks at what these three steps find
 
 
 def read(text: str) -> Chem.Mol:
     """What Chem.MolFromSmiles reads, but for stereochemistry: no feature sees it, and to assign it takes
     RDKit a time that grows with the square of the number of branches."""
     mol = Chem.MolFromSmiles(text, _AS_WRITTEN)
-    try:
-        if mol is not None:
-            return Chem.RemoveHs(mol, updateExplicitCount=True)  # sanitises too
-        why = ""
-    except Chem.MolSanitizeException as error:
-        why = f": {error}"
+    why = ""
+    if mol is not None:
+        try:
+            if mol.GetNumHeavyAtoms() < mol.GetNumAtoms():
+                return Chem.RemoveHs(mol, updateExplicitCount=True)  # a copy, and sanitises it
+            Chem.SanitizeMol(mol, _SANITIZE)
+            return mol
+        except (Chem.MolSanitizeException, RuntimeError) as error:  # RuntimeError: such as element 119
+            why = f": {' '.join(str(error).split('Violation occurred')[0].split())}"
     raise Unreadable(f"RDKit cannot read {_shown(text)} as SMILES{why}")
 
 
@@ -207,8 +284,21 @@ def canonical_smiles(smiles: str) -> str:
 
 
 def fragment_smiles(smiles: str, atoms: Sequence[int]) -> str:
-    """Canonical SMILES of some atoms of a molecule and the bonds between them, without stereochemistry."""
-    return Chem.MolFragmentToSmiles(read(smiles), atomsToUse=list(atoms), isomericSmiles=False)
+    """Canonical SMILES of some atoms of a molecule and the bonds between them, without stereochemistry.
+
+    Every atom names its hydrogens, as nothing says what else it was bound to.
+    """
+    return Chem.MolFragmentToSmiles(
+        read(smiles), atomsToUse=list(atoms), isomericSmiles=False, allHsExplicit=True
+    )
+
+
+def scaffold_smiles(smiles: str) -> str:
+    """The rings of a molecule and what links them, as canonical SMILES; '' of a molecule without rings.
+
+    Source: Bemis and Murcko, J. Med. Chem. 39, 2887, 1996.
+    """
+    return MurckoScaffold.MurckoScaffoldSmiles(mol=read(smiles))
 
 
 def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:

@@ -1,0 +1,105 @@
+"""What was computed for the rows of a table, and what becomes of a row for which nothing could be.
+
+One can
+- compute something for all rows of a table (`answer` -> `Answers`),
+- keep the rows without an answer, with a reason, or drop or refuse them (`Answers.settled`),
+- put the answers beside the table's own columns (`Answers.beside`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.rows import as_rows
+from chainrule.fingerprints.tables import Table
+
+OnInvalid = Literal["keep", "drop", "fail"]
+REASON = "reason"  # the column that says why a row has no answer
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows of a file with what was computed for them."""
+
+    source: str  # the file, for messages
+    rows: Int[np.ndarray, " rows"]  # their numbers in the file, whose first row is 0
+    columns: Mapping[str, Sequence[str]]  # those of the file
+    smiles: Sequence[str]  # without the blanks around them
+    values: np.ndarray  # one number or vector for each row, NaN where not valid
+    valid: Bool[np.ndarray, " rows"]  # whether there is an answer
+    is_graph: Bool[np.ndarray, " rows"]  # RDKit makes Morgan fingerprints of some that are not
+    reasons: Sequence[str]  # why there is no answer, or no graph; '' where there are
+
+    def settled(self, on_invalid: OnInvalid) -> Answers:
+        """Rows without an answer kept, dropped or refused.
+
+        Raises:
+            ValueError: to be refused, on_invalid="fail"; names the first of them.
+        """
+        if on_invalid == "keep" or self.valid.all():
+            return self
+        if on_invalid == "fail":
+            first = int(np.argmin(self.valid))
+            raise ValueError(
+                f"row {self.rows[first]} of {self.source} (the first is row 0) has the SMILES "
+                f"{self.smiles[first]!r}: {self.reasons[first]}; give --on-invalid keep or drop"
+            )
+        return self.take(self.valid)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Answers:
+        """These rows, by number or by mask."""
+        rows = as_rows(rows, len(self.rows))
+        return Answers(
+            source=self.source,
+            rows=self.rows[rows],
+            columns={name: [cells[i] for i in rows] for name, cells in self.columns.items()},
+            smiles=[self.smiles[i] for i in rows],
+            values=self.values[rows],
+            valid=self.valid[rows],
+            is_graph=self.is_graph[rows],
+            reasons=[self.reasons[i] for i in rows],
+        )
+
+    def beside(
+        self, results: Mapping[str, np.ndarray], *, reasons: bool
+    ) -> dict[str, Sequence[str] | np.ndarray]:
+        """The file's columns, then the results, then if wanted the reasons.
+
+        Raises:
+            ValueError: the file has a column of such a name.
+        """
+        ours: dict[str, Sequence[str] | np.ndarray] = dict(results)
+        if reasons:
+            ours[REASON] = ["" if ok else why for ok, why in zip(self.valid, self.reasons, strict=True)]
+        for name in ours:
+            if name in self.columns:
+                raise ValueError(
+                    f"{self.source} has a column {name!r} already, as the results have: rename it there"
+                )
+        return {**self.columns, **ours}
+
+
+def answer(table: Table, compute: Callable[[Molecules], np.ndarray]) -> Answers:
+    """What `compute` makes of the rows of a table.
+
+    Args:
+        compute: molecules to one number or vector for each row, NaN where there is none.
+    """
+    molecules = table.molecules()
+    values = np.asarray(compute(molecules))
+    if len(values) != len(table):
+        raise ValueError(f"{len(values)} answers were computed for {len(table)} rows of {table.source}")
+    valid = np.asarray(~np.isnan(values).any(axis=tuple(range(1, values.ndim))))
+    reasons = [
+        "" if ok and graph else why or "there is no answer"
+        for ok, graph, why in zip(valid, molecules.valid, molecules.reasons, strict=True)
+    ]
+    rows = table.first_row + np.arange(len(table))
+    smiles, is_graph = molecules.smiles, molecules.valid
+    return Answers(table.source, rows, table.columns, smiles, values, valid, is_graph, reasons)

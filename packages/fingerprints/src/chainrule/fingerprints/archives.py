@@ -1,0 +1,145 @@
+"""NumPy's .npz and .npy, written row by row, in a memory that does not grow with the rows.
+
+One can
+- write columns chunk by chunk (`ArchiveWriter`), and read an .npz back (`read_archive`).
+
+In an .npz, an array has the name of its column. Text of any length is the bytes of all cells, in UTF-8, and
+in `name.ends` the place where each cell ends. `valid` says of which rows the arrays speak, `settings` how
+they were made (JSON).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+VALID, SETTINGS, ENDS = "valid", "settings", ".ends"
+
+
+class Texts:
+    """A column of text, of which a cell is read when it is asked for."""
+
+    def __init__(self, text: bytes, ends: Int[np.ndarray, " rows"]):
+        self.text, self.ends = text, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> str:
+        row = range(len(self))[row]  # from the end too; or an error, as for a list
+        start = self.ends[row - 1] if row else 0
+        return self.text[start : self.ends[row]].decode()
+
+
+class Archive(NamedTuple):
+    """What is in an .npz of ours."""
+
+    columns: dict[str, Texts | np.ndarray]
+    valid: Bool[np.ndarray, " rows"]  # of which rows the arrays speak
+    settings: dict[str, Any]
+
+
+def read_archive(path: str | Path) -> Archive:
+    """All of a file that `ArchiveWriter` wrote.
+
+    Raises:
+        ValueError: it is another file, or damaged.
+    """
+    try:
+        with open(Path(path).expanduser(), "rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        valid, settings = arrays.pop(VALID), json.loads(str(arrays.pop(SETTINGS)))
+    except (EOFError, KeyError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is no .npz that the command `fingerprint` wrote, or is damaged: {error}"
+        ) from None
+    columns: dict[str, Texts | np.ndarray] = {}
+    for name, array in arrays.items():
+        if f"{name}{ENDS}" in arrays:
+            columns[name] = Texts(array.tobytes(), arrays[f"{name}{ENDS}"])
+        elif not name.endswith(ENDS):
+            columns[name] = array
+    return Archive(columns, valid, settings)
+
+
+class ArchiveWriter(contextlib.ExitStack):
+    """An .npz of all columns, or an .npy of the one array among them (`alone`)."""
+
+    def __init__(
+        self, file: io.BufferedIOBase, settings: Mapping[str, Any], *, folder: Path | None, alone: bool
+    ):
+        """
+        Args:
+            folder: for temporary files as large as the result.
+        """
+        super().__init__()
+        self.file, self.settings, self.folder, self.alone = file, settings, folder, alone
+        self.spools: dict[str, _Spool] = {}
+
+    def write(
+        self, columns: Mapping[str, Sequence[str] | np.ndarray], valid: Bool[np.ndarray, " rows"]
+    ) -> None:
+        """Add rows.
+
+        Raises:
+            ValueError: a name is taken; or not all rows are valid, which .npy cannot say.
+        """
+        if self.alone and not valid.all():
+            raise ValueError(
+                ".npy has no place to say that a row has no result: give --on-invalid drop, or write .npz"
+            )
+        for name in columns:
+            if name in (VALID, SETTINGS) or name.endswith(ENDS):
+                raise ValueError(f"a column named {name!r} cannot be written to .npz; rename it")
+        arrays = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+        for name, column in columns.items():
+            if name not in arrays and not self.alone:
+                cells = [cell.encode() for cell in column]
+                before = self.spools[name].rows if name in self.spools else 0
+                ends = np.cumsum([len(cell) for cell in cells], dtype=np.int64) + before
+                arrays |= {name: np.frombuffer(b"".join(cells), np.uint8), f"{name}{ENDS}": ends}
+        for name, array in (arrays if self.alone else arrays | {VALID: valid}).items():
+            if name not in self.spools:
+                file = self.enter_context(tempfile.TemporaryFile(dir=self.folder))  # noqa: SIM115
+                self.spools[name] = _Spool(file, array)
+            self.spools[name].add(array)
+
+    def finish(self) -> None:
+        if self.alone:
+            (spool,) = self.spools.values()
+            spool.copy_to(self.file)
+            return
+        with zipfile.ZipFile(self.file, "w") as archive:
+            for name, spool in self.spools.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    spool.copy_to(member)
+            with archive.open(f"{SETTINGS}.npy", "w") as member:
+                np.save(member, np.array(json.dumps(self.settings)))
+
+
+class _Spool:
+    """An array that grows in a file, for only at the end is it known how long it is."""
+
+    def __init__(self, file: io.BufferedIOBase, like: np.ndarray):
+        self.file, self.dtype, self.shape, self.rows = file, like.dtype, like.shape[1:], 0
+
+    def add(self, array: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(array, self.dtype).tobytes())
+        self.rows += len(array)
+
+    def copy_to(self, file: Any) -> None:
+        descr, shape = np.lib.format.dtype_to_descr(self.dtype), (self.rows, *self.shape)
+        np.lib.format.write_array_header_2_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        self.file.seek(0)
+        shutil.copyfileobj(self.file, file)

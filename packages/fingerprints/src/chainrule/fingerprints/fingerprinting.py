@@ -1,0 +1,110 @@
+"""Fingerprints of whole files, chunk by chunk.
+
+One can
+- name a circular fingerprint and compute it for molecules (`Circular`),
+- write the fingerprints of a table's rows (`write_fingerprints`), circular or those of a trained model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from chainrule.fingerprints.answers import Answers, OnInvalid, answer
+from chainrule.fingerprints.circular import circular_fingerprints
+from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.outputs import OutputFormat, output, output_format
+from chainrule.fingerprints.similarity import pack_bits
+from chainrule.fingerprints.tables import Table
+
+Kind = Literal["morgan", "circular"]
+
+
+@dataclass(frozen=True)
+class Circular:
+    """Which circular fingerprint is meant; called with molecules, it computes it."""
+
+    kind: Kind = "morgan"  # the rule, "circular" being Algorithm 1 of the talk
+    radius: int = 2
+    length: int = 2048
+    counts: bool = False
+
+    def __call__(self, molecules: Molecules) -> Float[np.ndarray, "rows length"]:
+        with warnings.catch_warnings():  # whoever knows the file's rows says which were left to RDKit
+            warnings.filterwarnings("ignore", "Morgan fingerprints left to RDKit", UserWarning)
+            return circular_fingerprints(
+                molecules,
+                rule="morgan" if self.kind == "morgan" else "algorithm 1",
+                radius=self.radius,
+                length=self.length,
+                counts=self.counts,
+            )
+
+
+class Tally(NamedTuple):
+    """How the rows of a file fared."""
+
+    rows: int = 0
+    without: int = 0  # an answer
+    left_to_rdkit: int = 0
+    first_left: str = ""  # which row that was, and why
+
+    def plus(self, found: Answers) -> Tally:
+        left = np.flatnonzero(found.valid & ~found.is_graph)
+        first = f"row {found.rows[left[0]]}: {found.reasons[left[0]]}" if len(left) else ""
+        return Tally(
+            self.rows + len(found.rows),
+            self.without + int((~found.valid).sum()),
+            self.left_to_rdkit + len(left),
+            self.first_left or first,
+        )
+
+
+def write_fingerprints(
+    tables: Iterable[Table],
+    out: str | Path,
+    compute: Circular | Callable[[Molecules], np.ndarray],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    on_invalid: OnInvalid = "keep",
+    format: OutputFormat | None = None,
+) -> Tally:
+    """Write every row with its fingerprint.
+
+    In CSV and TSV a fingerprint takes the columns fp0, fp1 and so on. Elsewhere it is the array
+    `fingerprint`; binary ones are packed by `pack_bits`, 32 entries a word. Rows without a fingerprint are
+    empty there, and the column `reason` says why.
+
+    Args:
+        tables: the chunks of a file, see `read_chunks`.
+        out, format: see `output`.
+        compute: `Circular`, or any function of molecules that gives a vector of numbers for each.
+        settings: of the computation, kept in .npz; default: those of `Circular`.
+    """
+    format = output_format(out, format)
+    is_text = format in ("csv", "tsv")
+    tables = iter(tables)
+    first = next(tables)
+    made_with = asdict(compute) if isinstance(compute, Circular) else settings or {}
+    settings = {**made_with, "smiles_column": first.smiles_column}
+    tally = Tally()
+    with output(out, format, settings=settings, whole=on_invalid == "fail") as file:
+        for table in itertools.chain([first], tables):
+            found = answer(table, compute)
+            tally = tally.plus(found)
+            kept = found.settled(on_invalid)
+            values = kept.values
+            if isinstance(compute, Circular):
+                numbers = np.where(kept.valid[:, None], values, 0)
+                whole = numbers.astype(np.uint32 if compute.counts else np.uint8)
+                values = whole if is_text or compute.counts else pack_bits(whole)
+            name = "fp" if is_text else "fingerprint"
+            file.write(kept.beside({name: values}, reasons=on_invalid == "keep"), kept.valid)
+    return tally

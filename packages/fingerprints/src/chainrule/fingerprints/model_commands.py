@@ -1,0 +1,152 @@
+"""The commands that make models and use them: `train`, `predict` and `explain`.
+
+Their fields are the options, with what `--help` says of them; see `commands`. Nothing heavy is imported
+before a command runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from chainrule.fingerprints.commands import Reading, Writing
+from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, ModelConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from chainrule.fingerprints.molecules import Molecules
+    from chainrule.fingerprints.splits import Split
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Which rows to learn from, to choose by, to test on."""
+
+    split: Literal["random", "scaffold", "column"] = "random"
+    """scaffold keeps molecules with the same rings together; column reads it from --split-column."""
+    split_column: str | None = None
+    """Column that says train, validation (or val) or test."""
+    validation: float = 0.1
+    """Fraction of the rows by which the best moment is chosen and the spread calibrated."""
+    test: float = 0.1
+    """Fraction of the rows on which the model is tested; 0: none."""
+    split_seed: int = 0
+    """Of random and scaffold."""
+
+    def of(self, labels: Sequence[str], molecules: Molecules) -> Split:
+        from chainrule.fingerprints import splits
+        from chainrule.fingerprints.smiles import scaffold_smiles
+
+        fractions = {"seed": self.split_seed, "validation": self.validation, "test": self.test}
+        if self.split == "column":
+            return splits.column_split(labels)
+        if self.split == "scaffold":
+            return splits.scaffold_split([scaffold_smiles(s) for s in molecules.smiles], **fractions)
+        return splits.random_splits(len(molecules), 1, **fractions)[0]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a table of molecules and measured targets; test it; keep it in a folder."""
+
+    input: Annotated[Positional[Path], arg(metavar="IN")]
+    """A table of molecules; '-' is stdin."""
+    target_columns: Annotated[tuple[str, ...], arg(aliases=["-t"])]
+    """Columns with the targets; an empty cell was not measured."""
+    out: Annotated[Path, arg(aliases=["-o"])]
+    """Folder for the model, its metrics and the predictions of the test rows."""
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
+    splitting: OmitArgPrefixes[Splitting] = Splitting()
+    model: OmitArgPrefixes[ModelConfig] = CHOSEN_MODEL
+    training: OmitArgPrefixes[TrainConfig] = CHOSEN_TRAINING
+    members: int = 1
+    """Models in an ensemble, trained as one; 5 are more accurate than one, and know how far they are off."""
+    start_from: Path | None = None
+    """Folder of a trained model to go on from, whatever it was trained on; it says what the model is made
+    of."""
+    units: str = ""
+    """Of the targets, for messages."""
+    on_invalid: Literal["drop", "fail"] = "drop"
+    """What becomes of rows that are no molecule, or have no target."""
+    resume: bool = False
+    """Go on with the training in --out where it was interrupted."""
+
+    def run(self) -> None:
+        from chainrule.fingerprints.train_command import run
+
+        if self.splitting.split == "column" and not self.splitting.split_column:
+            raise ValueError("--split column needs --split-column, the name of the column that says it")
+        run(self)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict for every row of a table; ensembles say how sure they are."""
+
+    input: Annotated[Positional[Path], arg(metavar="IN")]
+    """A table of molecules; '-' is stdin."""
+    model: Annotated[Path, arg(aliases=["-m"])]
+    """Folder of a trained model."""
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
+    writing: OmitArgPrefixes[Writing] = field(default_factory=Writing)
+
+    def run(self) -> None:
+        from chainrule.fingerprints.predict_command import write_predictions
+        from chainrule.fingerprints.saved import load_model
+
+        writing = self.writing.arguments()
+        model = load_model(self.model)
+        chunks = self.reading.chunks(self.input)
+        self.writing.report(write_predictions(chunks, model, **writing), self.input)
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Write a page that shows what every atom adds to a prediction, and what the features respond to."""
+
+    input: Annotated[Positional[Path], arg(metavar="IN")]
+    """A table of molecules; '-' is stdin."""
+    model: Annotated[Path, arg(aliases=["-m"])]
+    """Folder of a trained model; with --hidden 0 what atoms add is exact, and features have weights."""
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("explanation.html")
+    """The page: one file that needs nothing else."""
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
+    name_column: str | None = None
+    """Column with the molecules' names; default: row numbers."""
+    target: str | None = None
+    """Which target, if the model has several; default: the first."""
+    max_molecules: int = 20
+    """Molecules that are drawn, the first of the table."""
+    member: int = 0
+    """Which model of an ensemble is explained."""
+
+    def run(self) -> None:
+        from chainrule.fingerprints.model import Ensemble
+        from chainrule.fingerprints.page import explain_page
+        from chainrule.fingerprints.saved import load_model
+        from chainrule.fingerprints.tables import read_table
+
+        saved = load_model(self.model)
+        target = self.target or saved.targets[0]
+        if target not in saved.targets:
+            raise ValueError(f"--target {target}: the model predicts {', '.join(saved.targets)}")
+        columns = (self.name_column,) if self.name_column else ()
+        table = read_table(self.input, columns=columns, **vars(self.reading))
+        model = saved.model.member(self.member) if isinstance(saved.model, Ensemble) else saved.model
+        page = explain_page(
+            model,
+            table.molecules(),
+            self.out,
+            names=table.columns[self.name_column] if self.name_column else None,
+            quantity=target,
+            units=saved.units,
+            target=saved.targets.index(target),
+            max_molecules=self.max_molecules,
+        )
+        print(page)
+
+
+COMMANDS = {"train": Train, "predict": Predict, "explain": Explain}

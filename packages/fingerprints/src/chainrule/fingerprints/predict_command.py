@@ -1,0 +1,69 @@
+"""Predictions for whole files, chunk by chunk.
+
+One can
+- write a table's rows with what a model expects of each (`write_predictions`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from chainrule.fingerprints.answers import OnInvalid, answer
+from chainrule.fingerprints.fingerprinting import Tally
+from chainrule.fingerprints.fitting import knows_spread
+from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.outputs import OutputFormat, output
+from chainrule.fingerprints.prediction import predict, predict_distribution
+from chainrule.fingerprints.saved import SavedModel
+from chainrule.fingerprints.tables import Table
+
+
+def write_predictions(
+    tables: Iterable[Table],
+    saved: SavedModel,
+    out: str | Path,
+    *,
+    on_invalid: OnInvalid = "keep",
+    format: OutputFormat | None = None,
+) -> Tally:
+    """Write every row with the prediction of each target, in a column `predicted_NAME`.
+
+    Where the model knows its spread, `predicted_NAME_std` is the standard deviation. Rows that are no
+    molecule are empty there, and the column `reason` says why.
+
+    Args:
+        tables: the chunks of a file, see `read_chunks`.
+        out, format: see `output`.
+    """
+    names = list(_names(saved))
+
+    def compute(molecules: Molecules) -> Float[np.ndarray, "rows numbers"]:
+        if knows_spread(saved.model):
+            mean, std = predict_distribution(saved.model, molecules)
+            both = [a.reshape(len(molecules), -1) for a in (mean, std)]
+            return np.stack(both, axis=2).reshape(len(molecules), -1)
+        return predict(saved.model, molecules).reshape(len(molecules), -1)
+
+    tables = iter(tables)
+    first = next(tables)
+    tally = Tally()
+    with output(out, format, settings={"targets": saved.targets}, whole=on_invalid == "fail") as file:
+        for table in itertools.chain([first], tables):
+            found = answer(table, compute)
+            tally = tally.plus(found)
+            kept = found.settled(on_invalid)
+            columns = dict(zip(names, kept.values.T.astype(np.float32), strict=True))
+            file.write(kept.beside(columns, reasons=on_invalid == "keep"), kept.valid)
+    return tally
+
+
+def _names(saved: SavedModel) -> Iterator[str]:
+    for target in saved.targets:
+        yield f"predicted_{target}"
+        if knows_spread(saved.model):
+            yield f"predicted_{target}_std"
