@@ -10,7 +10,8 @@ from rdkit import Chem
 
 from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
 from chainrule.fingerprints.parallel import ordered_map
-from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, MAX_CHARACTERS, parse, read
+from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES
+from chainrule.fingerprints.smiles import MAX_CHARACTERS, parse, read
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():

@@ -14,20 +14,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 0.5  # seconds of CPU, not of the wall; a machine that is slower or shared gets more:
 CALIBRATION = "import asyncio, email.mime.text, http.client, unittest.mock, xml.dom.minidom"
 CALIBRATION_SECONDS = 0.12  # of CPU, on the 2-core machine on which half a second was promised
-HEAVY = {
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax",
-    "rdkit",
-    "matplotlib",
-    "scipy",
-    "sklearn",
-    "pandas",
-    "pyarrow",
-    "ray",
-}
+HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "rdkit", "matplotlib", "scipy", "sklearn", "pandas"}
+HEAVY |= {"pyarrow", "ray"}
 
 COMMANDS = sorted(file.parent.name for file in ROOT.glob("packages/*/src/chainrule/*/__main__.py"))
 

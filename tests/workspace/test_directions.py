@@ -22,12 +22,13 @@ ROOT = Path(__file__).parents[2]
 ABOVE_THE_PACKAGES = {"report", "examples", "benchmarks", "tests"}
 ONLY_IN = {"flax": {"fingerprints", "svae"}, "rdkit": {"fingerprints"}}
 MODULES_THAT_MEET = {"rdkit": 2}  # at most so many modules of a package
-ONLY_IN_PLOTS = {"matplotlib"}
+ONLY_IN_MODULES = {"matplotlib": "plot.py", "sklearn": "estimators.py"}  # of any package
 ORACLES_AND_PEERS = {
-    *("sklearn", "pandas", "datamol", "torch", "torch_geometric", "tensorflow"),
+    *("pandas", "datamol", "torch", "torch_geometric", "tensorflow"),
     *("jaxopt", "optimistix", "lineax", "equinox", "blackjax", "numpyro", "dynamax", "autograd"),
 }
-DISTRIBUTION = {"orbax": "orbax-checkpoint"}  # where the name of the import is not that of the requirement
+# Where the name of the import is not that of the requirement:
+DISTRIBUTION = {"orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}
 
 
 def members(root):
@@ -84,8 +85,8 @@ def violations(root):
                     yield f"{where}: imports {imported}, which stands above the packages"
                 elif name not in ONLY_IN.get(top, {name}):
                     yield f"{where}: imports {imported}; {top} is for {sorted(ONLY_IN[top])} only"
-                elif top in ONLY_IN_PLOTS and file.name != "plot.py":
-                    yield f"{where}: imports {imported}; {top} is for modules named plot.py"
+                elif file.name != ONLY_IN_MODULES.get(top, file.name):
+                    yield f"{where}: imports {imported}; {top} is for modules named {ONLY_IN_MODULES[top]}"
                 elif top in ORACLES_AND_PEERS:
                     yield f"{where}: imports {imported}; oracles and peers are for tests and benchmarks"
                 elif top not in allowed | sys.stdlib_module_names:
@@ -165,7 +166,8 @@ def test_what_is_allowed_passes(tmp_path, files):
         (f"{CORE}/a.py", "from flax import nnx", "flax is for ['fingerprints', 'svae'] only"),
         (f"{SVAE}/a.py", "import rdkit.Chem", "rdkit is for ['fingerprints'] only"),
         (f"{PRINTS}/train.py", "import matplotlib.pyplot as plt", "modules named plot.py"),
-        (f"{PRINTS}/a.py", "from sklearn.linear_model import Ridge", "oracles and peers"),
+        (f"{PRINTS}/a.py", "from sklearn.linear_model import Ridge", "modules named estimators.py"),
+        (f"{PRINTS}/a.py", "from torch import nn", "oracles and peers"),
         (f"{SVAE}/a.py", "import einops", "packages/svae/pyproject.toml does not require"),
     ],
 )

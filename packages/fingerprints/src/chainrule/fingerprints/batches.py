@@ -4,8 +4,8 @@ One can
 - put molecules side by side as one graph, atoms sorted by degree (`collate` -> `MoleculeBatch`),
 - choose shapes that fit a training set (`training_buckets`) or any molecules at all
   (`PREDICTION_BUCKETS`), and
-- make training batches of shuffled rows (`shuffled_rows`, `training_batch`) or go through a whole
-  table in order (`prediction_batches`).
+- make training batches of shuffled rows (`shuffled_rows`, `training_batch`), whole or in equal parts
+  (`training_parts`), or go through a whole table in order (`prediction_batches`).
 
 Nothing is padded to the largest molecule: atoms of all molecules are concatenated, and each degree's
 group of atoms is padded to a capacity. Sorting by degree turns Algorithm 2's degree-specific weights
@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.rows import as_rows, gather_ranges
-from chainrule.fingerprints.smiles import DEGREES, MAX_DEGREE
 
 Arrays = Array | np.ndarray  # a batch is collated by NumPy and used by JAX
 
@@ -229,11 +229,8 @@ def training_parts(
     wanted: Sequence[int],
 ) -> list[MoleculeBatch]:
     """Some of the parts of a batch, each in the bucket that is the smallest to hold all, wanted or not."""
-    sizes = [_size(molecules.sizes[rows]) for rows in parts]
-    largest = Bucket(
-        parts.shape[1], max(size.bonds for size in sizes), tuple(map(max, *(size.atoms for size in sizes)))
-    )
-    bucket = _smallest(buckets, largest)
+    needs = molecules.sizes[parts].sum(axis=1)
+    bucket = _smallest(buckets, _size(parts.shape[1], needs.max(axis=0)))
     return [collate(molecules, parts[part], bucket) for part in wanted]
 
 
@@ -252,13 +249,16 @@ def prediction_batches(
         fits = np.all(total <= (*largest.atoms, largest.bonds - 1), axis=1)
         n = max(1, int(np.argmin(fits)) if not fits.all() else len(fits))
         rows = np.arange(first, first + n)
-        yield rows, collate(molecules, rows, _smallest(buckets, _size(sizes[rows])), morgan=morgan)
+        yield (
+            rows,
+            collate(molecules, rows, _smallest(buckets, _size(n, sizes[rows].sum(axis=0))), morgan=morgan),
+        )
         first += n
 
 
-def _size(sizes: np.ndarray) -> Bucket:
-    total = sizes.sum(axis=0)
-    return Bucket(len(sizes), int(total[-1]) + 1, tuple(int(t) for t in total[:-1]))
+def _size(n: int, total: Int[np.ndarray, " degrees_plus_1"]) -> Bucket:
+    """What n molecules need that have so many atoms and bonds together."""
+    return Bucket(n, int(total[-1]) + 1, tuple(int(t) for t in total[:-1]))
 
 
 def _smallest(buckets: Sequence[Bucket], size: Bucket) -> Bucket:

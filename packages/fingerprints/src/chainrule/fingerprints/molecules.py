@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
+from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
 from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.rows import as_rows, gather_ranges
-from chainrule.fingerprints.smiles import DEGREES, MAX_DEGREE, Graphs, parse, rdkit_fingerprints
+from chainrule.fingerprints.smiles import Graphs, parse, rdkit_fingerprints
 
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
 FEATURIZER_VERSION = 2

@@ -45,8 +45,8 @@ from chainrule.fingerprints.batches import (
     molecule_sum,
     neighbor_sum,
 )
+from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES
 from chainrule.fingerprints.messages import Linear, Message, MessageWeights, message_layers
-from chainrule.fingerprints.smiles import ATOM_FEATURES, BOND_FEATURES, DEGREES
 
 VARIANTS = ("talk", "original", "messages")
 Activation = Callable[[Array], Array]

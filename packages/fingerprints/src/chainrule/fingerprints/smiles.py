@@ -1,15 +1,12 @@
-"""What RDKit reads: SMILES, their atoms and bonds, and the rows of features that they become.
+"""What RDKit reads: SMILES, and what it knows of their atoms and bonds.
 
 One can
 - read cells of a table, many at a time (`parse` -> `Graphs`), or one (`read_cell`), or learn why it is
   no molecule (`Unreadable`),
-- turn atoms and bonds into rows of features (`atom_features`, `bond_features`), with names
-  (`ATOM_FEATURES`, `BOND_FEATURES`),
-- name a molecule, or a part of it (`canonical_smiles`, `fragment_smiles`),
+- name a molecule, or a part of it (`canonical_smiles`, `fragment_smiles`, `scaffold_smiles`),
 - compute RDKit's own Morgan fingerprints (`rdkit_fingerprints`).
 
-The features are those of the original neural fingerprints (Duvenaud, Maclaurin et al., NIPS 2015,
-section 5): 62 for an atom, 6 for a bond, hydrogens implicit.
+What a network sees of an atom or a bond stands in `features`.
 """
 
 from __future__ import annotations
@@ -27,34 +24,20 @@ from rdkit.Chem import Atom, Bond, rdFingerprintGenerator
 from rdkit.Chem.rdMolDescriptors import GetConnectivityInvariants
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
+from chainrule.fingerprints.features import (
+    BOND_TYPES,
+    MAX_DEGREE,
+    OTHER,
+    SYMBOL_OF_NUMBER,
+    atom_features,
+    bond_features,
+)
+
 # RDKit looks for rings and finds bonds in a time that grows with the square of the size: a second here.
 MAX_CHARACTERS = 10_000
 
-SYMBOLS = (
-    "C N O S F Si P Cl Br Mg Na Ca Fe As Al I B V K Tl Yb Sb Sn Ag Pd Co Se Ti Zn H Li Ge Cu Au Ni "
-    "Cd In Mn Zr Cr Pt Hg Pb"
-).split()
-MAX_DEGREE = 5  # Algorithm 2 has weights H^1 .. H^5; degree 0 (a lone atom) has its own
-DEGREES = MAX_DEGREE + 1
-_HYDROGENS = 5  # 0 .. 3, then "4 or more"
-_VALENCES = 6  # 0 .. 4, then "5 or more"
-ATOM_FEATURES = (
-    *(f"symbol={s}" for s in SYMBOLS),
-    "symbol=other",
-    *(f"degree={d}" for d in range(DEGREES)),
-    *(f"hydrogens={h}" for h in range(_HYDROGENS)),
-    *(f"implicit_valence={v}" for v in range(_VALENCES)),
-    "aromatic",
-)
-BOND_FEATURES = ("single", "double", "triple", "aromatic", "conjugated", "in_ring")
-
-_NUMBERS = [Chem.GetPeriodicTable().GetAtomicNumber(symbol) for symbol in SYMBOLS]
-OTHER = len(SYMBOLS)
-SYMBOL_OF_NUMBER = np.full(256, OTHER)  # by atomic number: its place in SYMBOLS
-SYMBOL_OF_NUMBER[_NUMBERS] = range(OTHER)
-_KIND = Chem.BondType
-TYPES = np.array([_KIND.SINGLE, _KIND.DOUBLE, _KIND.TRIPLE, _KIND.AROMATIC], np.uint8)
-TYPE_OF_SYMBOL: dict[str, int] = dict(zip("-=#:", TYPES.tolist(), strict=True))  # by its symbol in SMARTS
+# By the symbol of a bond in SMARTS:
+TYPE_OF_SYMBOL: dict[str, int] = dict(zip("-=#:", BOND_TYPES.tolist(), strict=True))
 
 
 class Graphs(NamedTuple):
@@ -151,7 +134,7 @@ def _refuse(texts: Sequence[str], molecules: dict[int, Chem.Mol], reasons: list[
 
 
 def _unlisted(mol: Chem.Mol, shown: str) -> set[str]:
-    """The elements that SYMBOLS does not list; or `Unreadable`, where an atom has no features."""
+    """The elements that ELEMENTS does not list; or `Unreadable`, where an atom has no features."""
     symbols = set()
     for place, atom in enumerate(mol.GetAtoms()):
         number, degree = atom.GetAtomicNum(), atom.GetDegree()
@@ -184,40 +167,6 @@ def _bond_types(bonds: list[Bond]) -> UInt8[np.ndarray, " bonds"]:
     for i in np.flatnonzero(types == 0):  # "/", "->", ..
         types[i] = bonds[i].GetBondType()
     return types
-
-
-def atom_features(
-    numbers: UInt8[np.ndarray, " atoms"],
-    degrees: UInt8[np.ndarray, " atoms"],
-    *,
-    hydrogens: UInt8[np.ndarray, " atoms"],
-    implicit_valence: UInt8[np.ndarray, " atoms"],
-    aromatic: UInt8[np.ndarray, " atoms"],
-) -> UInt8[np.ndarray, "atoms atom_features"]:
-    """One row for each atom, 1 where ATOM_FEATURES' name is true of it."""
-    rows = np.zeros((len(numbers), len(ATOM_FEATURES)), np.uint8)
-    start = 0
-    for index, size in (
-        (SYMBOL_OF_NUMBER[numbers], OTHER + 1),
-        (degrees, DEGREES),
-        (np.minimum(hydrogens, _HYDROGENS - 1), _HYDROGENS),
-        (np.minimum(implicit_valence, _VALENCES - 1), _VALENCES),
-    ):
-        rows[np.arange(len(rows)), start + index] = 1
-        start += size
-    rows[:, start] = aromatic
-    return rows
-
-
-def bond_features(
-    types: UInt8[np.ndarray, " bonds"],
-    *,
-    conjugated: UInt8[np.ndarray, " bonds"],
-    in_ring: UInt8[np.ndarray, " bonds"],
-) -> UInt8[np.ndarray, "bonds bond_features"]:
-    """One row for each bond, 1 where BOND_FEATURES' name is true of it."""
-    kinds = types[:, None] == TYPES  # a dative or zero-order bond has no kind of its own here
-    return np.column_stack([kinds, conjugated, in_ring]).astype(np.uint8)
 
 
 class Unreadable(ValueError):

@@ -1,0 +1,151 @@
+"""From a table to a model in a folder, and from the folder to predictions and pages, as one would type it."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from chainrule.fingerprints import Ensemble, PropertyModel, featurize, load_model, predict, save_model
+from chainrule.fingerprints.__main__ import main
+from chainrule.fingerprints.fitting import assess, roc_auc
+from chainrule.fingerprints.objective import Prediction
+
+SMALL = "--depth 2 --width 8 --length 8 --hidden 8 --steps 20 --batch-size 16 --evaluate-every 10".split()
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory):
+    """A table of chains: their length, whether they are alcohols, half of them measured; some rows wrong."""
+    path = tmp_path_factory.mktemp("chains") / "chains.csv"
+    rows = [["C" * n + "O" * o, n + o, o if n % 2 else "", "train"] for n in range(2, 32) for o in (0, 1)]
+    for row in rows[1::6]:
+        row[3] = "test"
+    for row in rows[2::6]:
+        row[3] = "val"
+    rows += [["xx", 3, 1, "train"], ["CC", "", "", "train"]]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["smiles", "atoms", "alcohol", "part"], *rows])
+    return path
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+def test_a_model_in_a_folder_predicts_what_it_predicted_when_it_was_made(chains, tmp_path, capsys):
+    out = tmp_path / "model"
+    options = ["--split", "column", "--split-column", "part", "--members", "2", *SMALL]
+    assert run("train", chains, "-t", "atoms", "-o", out, *options) == 0
+    said = capsys.readouterr().out
+    assert (
+        "2 of 62 rows are left out; the first is row 60" in said
+        and "40 rows to train, 10 to choose by" in said
+    )
+    tested = rows_of(out / "test-predictions.csv")
+    assert [row["smiles"] for row in tested] == [r["smiles"] for r in rows_of(chains) if r["part"] == "test"]
+    error = np.mean([(float(row["atoms"]) - float(row["predicted_atoms"])) ** 2 for row in tested])
+    about = json.loads((out / "model.json").read_text())
+    assert about["metrics"]["test"][0]["mse"] == pytest.approx(error) and about["targets"] == ["atoms"]
+
+    assert run("predict", chains, "-m", out, "-o", tmp_path / "p.csv") == 0
+    predicted = rows_of(tmp_path / "p.csv")
+    assert [row["smiles"] for row in predicted] == [row["smiles"] for row in rows_of(chains)]
+    at = {row["smiles"]: row for row in predicted}
+    for row in tested:
+        for name in ("predicted_atoms", "predicted_atoms_std"):
+            np.testing.assert_allclose(float(at[row["smiles"]][name]), float(row[name]), rtol=1e-5)
+    assert at["xx"]["predicted_atoms"] == "" and "xx" in at["xx"]["reason"]
+    assert run("predict", chains, "-m", out, "--on-invalid", "fail") == 1
+    assert "row 60" in capsys.readouterr().err
+
+    assert run("explain", chains, "-m", out, "-o", tmp_path / "why.html", "--max-molecules", 62) == 0
+    assert "<svg" in (tmp_path / "why.html").read_text()
+    assert run("fingerprint", chains, "--model", out, "-o", tmp_path / "f.npz") == 0
+    assert load_model(out).fingerprint(featurize(["CC", "xx"])).shape == (2, 16)
+
+
+def test_several_targets_some_not_measured_and_classes(chains, tmp_path, capsys):
+    both = tmp_path / "both"
+    assert run("train", chains, "-t", "atoms", "alcohol", "-o", both, *SMALL) == 0
+    assert run("predict", chains, "-m", both, "-o", tmp_path / "p.csv") == 0
+    assert {"predicted_atoms", "predicted_alcohol"} <= set(rows_of(tmp_path / "p.csv")[0])
+    classes = ["-o", tmp_path / "classes", "--task", "classification", *SMALL]
+    assert run("train", chains, "-t", "alcohol", *classes) == 0
+    assert "roc_auc" in capsys.readouterr().out
+    assert run("train", chains, "-t", "atoms", *classes) == 1
+    assert "classification has targets 0 and 1" in capsys.readouterr().err
+
+
+def test_training_goes_on_from_a_trained_model(chains, tmp_path):
+    first, second, other = (tmp_path / name for name in ("first", "second", "other"))
+    tiny = [*SMALL, "--learning-rate", "1e-9"]
+    assert run("train", chains, "-t", "atoms", "-o", first, *SMALL) == 0
+    assert run("train", chains, "-t", "atoms", "-o", second, "--start-from", first, *tiny) == 0
+    table = featurize(["CCCC", "CCO"])
+    np.testing.assert_allclose(load_model(second).predict(table), load_model(first).predict(table), rtol=1e-3)
+    assert run("train", chains, "-t", "atoms", "alcohol", "-o", other, "--start-from", first, *tiny) == 0
+    np.testing.assert_allclose(
+        load_model(other).fingerprint(table), load_model(first).fingerprint(table), rtol=1e-3
+    )
+    assert load_model(other).predict(table).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-t", "weight"], "has no column 'weight'; it has smiles, atoms"),
+        (["-t", "part"], "row 0 of .* has 'train' in column part, which is no number"),
+        (["-t", "atoms", "--split", "column"], "needs --split-column"),
+        (["-t", "atoms", "--split", "column", "--split-column", "alcohol"], "must be train, validation"),
+        (["-t", "atoms", "--members", "0"], "members=0"),
+        (["-t", "atoms", "--on-invalid", "fail"], "row 60 of .* cannot read 'xx'"),
+        (["-t", "atoms", "--test", "1.5"], "must leave something"),
+        (["-t", "atoms", "--start-from", "nowhere"], "holds no model"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_that_says_so(chains, tmp_path, capsys, arguments, message):
+    assert run("train", chains, "-o", tmp_path / "m", *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(message, error), error
+
+
+def test_a_folder_that_is_damaged_or_of_another_version_is_refused(tmp_path):
+    model = Ensemble([PropertyModel(width=4, length=4, hidden=0, rngs=nnx.Rngs(k)) for k in range(2)])
+    folder = save_model(tmp_path / "m", model, targets=["y"])
+    table = featurize(["CCO", "c1ccccc1"])
+    np.testing.assert_array_equal(load_model(folder).predict(table), predict(model, table))
+    about = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(about.replace('"featurizer_version": ', '"featurizer_version": 9'))
+    with pytest.raises(ValueError, match="train the model again"):
+        load_model(folder)
+    (folder / "model.json").write_text(about[:50])
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(folder)
+    with pytest.raises(ValueError, match="2 names"):
+        save_model(tmp_path / "n", model, targets=["y", "z"])
+
+
+def test_metrics_are_what_scikit_learn_says():
+    from sklearn import metrics
+
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 2, 200).astype(float), np.round(rng.uniform(size=200), 1)
+    assert roc_auc(p, y) == pytest.approx(metrics.roc_auc_score(y, p))
+    nothing = np.full(200, np.nan)
+    (found,) = assess("classification", Prediction(p, nothing), y)
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(y, np.clip(p, 1e-7, 1 - 1e-7)))
+    t = rng.normal(size=(200, 2))
+    t[:50, 1] = np.nan
+    mean = np.stack([p, p], axis=1)
+    first, second = assess("regression", Prediction(mean, np.full_like(mean, 0.5)), t)
+    assert first["r2"] == pytest.approx(metrics.r2_score(t[:, 0], p)) and second["rows"] == 150
+    assert first["coverage"] == np.mean(np.abs(t[:, 0] - p) < 1.6448536 * 0.5)
