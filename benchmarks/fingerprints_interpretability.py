@@ -31,8 +31,8 @@ from chainrule.fingerprints import (
     top_fragments,
     train,
 )
-from chainrule.fingerprints.comparison import NEURAL_TRAINING
 from chainrule.fingerprints.explain import surroundings
+from chainrule.fingerprints.methods import NEURAL_TRAINING
 
 FRAGMENTS = 5
 WEIGHT_DECAY = 1.0  # as of the demo's pictures; costs a third of the accuracy

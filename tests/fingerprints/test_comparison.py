@@ -1,7 +1,9 @@
 """The comparison is fair: the splits are clean, the baselines exact, the figures what they say."""
 
 import csv
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +22,39 @@ from chainrule.fingerprints import (
     train,
 )
 from chainrule.fingerprints.__main__ import main
-from chainrule.fingerprints.comparison import (
+from chainrule.fingerprints.comparison import Outcome, compare, summarize
+from chainrule.fingerprints.configs import ModelConfig, TrainConfig
+from chainrule.fingerprints.datasets import SOURCES, find
+from chainrule.fingerprints.methods import DEMO_METHODS, TABLE_METHODS, Methods
+from chainrule.fingerprints.published import (
+    CIRCULAR_LINEAR,
+    CIRCULAR_NET,
     MEAN,
+    NEURAL_LINEAR,
     NEURAL_NET,
-    TALK_MSE,
-    Outcome,
-    compare,
-    ridge,
-    summarize,
+    PUBLISHED,
+)
+from chainrule.fingerprints.ridge import ridge
+from chainrule.fingerprints.settings import (
+    CircularNet,
+    Linear,
+    Neural,
+    read_settings,
+    shipped_settings,
+    write_settings,
 )
 from chainrule.fingerprints.smiles import canonical_smiles
+from chainrule.fingerprints.tables import read_table
+from chainrule.fingerprints.talk_table import ROWS
 
-METHODS = 7
+METHODS = len(DEMO_METHODS)
+SMALL = TrainConfig(steps=6, evaluate_every=3, patience=2, batch_size=20)
+SETTINGS = {
+    CIRCULAR_LINEAR: [Linear(1, "bits", 10.0)],
+    CIRCULAR_NET: [CircularNet(1, "log counts", 5, SMALL)],
+    NEURAL_LINEAR: [Neural(ModelConfig(depth=1, width=4, length=8, hidden=0), SMALL)],
+    NEURAL_NET: [Neural(ModelConfig(depth=1, width=4, length=8, hidden=5), SMALL)],
+}
 
 
 def test_random_splits_are_disjoint_complete_and_reproducible():
@@ -58,9 +81,11 @@ def test_contiguous_folds_each_test_once():
         contiguous_folds(10, 2)
 
 
-def test_ridge_is_the_closed_form_with_a_free_intercept():
+@pytest.mark.parametrize("rows", [30, 200])  # fewer than features, and more
+def test_ridge_is_the_closed_form_with_a_free_intercept(monkeypatch, rows):
+    monkeypatch.setattr("chainrule.fingerprints.ridge.ROWS_AT_ONCE", 64)
     rng = np.random.default_rng(0)
-    x, y, new = rng.normal(size=(30, 50)), rng.normal(size=30) + 7, rng.normal(size=(5, 50))
+    x, y, new = rng.normal(size=(rows, 50)) + 3, rng.normal(size=rows) + 7, rng.normal(size=(5, 50))
     for penalty, predictions in zip((0.5, 20.0), ridge(x, y, new, (0.5, 20.0)), strict=True):
         np.testing.assert_allclose(predictions, Ridge(alpha=penalty).fit(x, y).predict(new), rtol=1e-9)
 
@@ -71,7 +96,22 @@ def test_summary_has_mean_and_standard_error_of_both_measures():
     (row,) = summarize(outcomes)
     np.testing.assert_allclose([row.mse, row.rmse], [29 / 3, 3.0])
     np.testing.assert_allclose(row.rmse_error, 1 / np.sqrt(3))  # of 2, 3, 4
-    assert row.talk_mse == TALK_MSE[MEAN] == 4.29
+    assert row.published == PUBLISHED["delaney"][MEAN] and row.published.talk == 4.29
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_errors_of_the_mean_are_variances_of_targets_in_their_units(name):
+    folder = Path(os.environ.get("CHAINRULE_DATA", "../shared/data"))
+    if not (folder / SOURCES[name].path).is_file():
+        pytest.skip("the file is not there: set CHAINRULE_DATA to a folder that has it")
+    assert find(SOURCES[name], folder) == folder / SOURCES[name].path
+    assert hashlib.sha256((folder / SOURCES[name].path).read_bytes()).hexdigest() == SOURCES[name].sha256
+    table = read_table(folder / SOURCES[name].path, columns=[SOURCES[name].target_column])
+    targets = np.array(table.columns[SOURCES[name].target_column], np.float64)[: ROWS[name]]
+    published = PUBLISHED[name][MEAN]
+    assert abs(targets.var() - published.paper) < published.paper_error
+    if name == "malaria":  # natural logarithms of concentrations up to 15 uM
+        np.testing.assert_allclose(np.exp(targets.max()), 15.0)
 
 
 def test_the_solubility_set_has_no_molecule_twice():
@@ -119,7 +159,7 @@ def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", offline)
     with pytest.raises(FileNotFoundError, match=r"no network.*put it at \$CHAINRULE_DATA/delaney/"):
         load("delaney", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="choose one of solubility, delaney"):
+    with pytest.raises(ValueError, match="choose one of solubility, delaney, malaria, cep"):
         load("esol")
 
 
@@ -135,7 +175,7 @@ def test_delaney_is_read_in_its_own_order():
 
 @pytest.fixture
 def few_choices(monkeypatch):
-    monkeypatch.setattr("chainrule.fingerprints.comparison.CIRCULAR_CHOICES", ((1, False), (2, True)))
+    monkeypatch.setattr("chainrule.fingerprints.methods.LINEAR_CHOICES", ((1, "bits"), (2, "log counts")))
 
 
 @pytest.mark.slow
@@ -167,6 +207,122 @@ def test_every_method_is_tested_on_the_rows_it_never_saw(refit):
         np.testing.assert_allclose(seen.predictions, unseen.predictions, rtol=1e-5)
 
 
+def test_settings_come_back_from_their_file(tmp_path):
+    one_for_each_fold = {NEURAL_NET: [*SETTINGS[NEURAL_NET], *SETTINGS[NEURAL_LINEAR]]}
+    settings = {"delaney": SETTINGS, "cep": one_for_each_fold}
+    assert read_settings(write_settings(tmp_path / "settings.json", settings)) == settings
+    for wrong, words in (
+        ('{"delaney": {"neural": [{"model": {"breadth": 3}}]}}', "breadth.*names of settings are radius"),
+        ('{"delaney": 3}', "holds no settings"),
+        ("not json", "holds no settings"),
+    ):
+        (tmp_path / "settings.json").write_text(wrong)
+        with pytest.raises(ValueError, match=words):
+            read_settings(tmp_path / "settings.json")
+
+
+def test_the_shipped_settings_are_of_methods_of_the_table():
+    shipped = shipped_settings()
+    assert set(shipped) == set(PUBLISHED)
+    for methods in shipped.values():
+        assert set(methods) <= set(TABLE_METHODS)
+        assert all(len(entries) in (1, 5) for entries in methods.values())
+
+
+def test_settings_of_another_method_are_refused():
+    dataset, splits = load("solubility", rows=30), random_splits(30, 1)
+    with pytest.raises(ValueError, match=r"circular \+ linear needs settings of the kind Linear"):
+        list(
+            compare(
+                dataset, splits, methods=[CIRCULAR_LINEAR], settings={CIRCULAR_LINEAR: SETTINGS[NEURAL_NET]}
+            )
+        )
+    with pytest.raises(ValueError, match="'neural' is unknown; choose of predict mean"):
+        list(compare(dataset, splits, methods=["neural"]))
+
+
+@pytest.mark.slow
+def test_a_search_in_each_split_does_not_look_at_its_test_rows(monkeypatch):
+    for name, sizes in (
+        ("DEPTHS", (1,)),
+        ("WIDTHS", (4,)),
+        ("LENGTHS", (8,)),
+        ("HIDDEN", (5,)),
+        ("RADII", (1,)),
+    ):
+        monkeypatch.setattr(f"chainrule.fingerprints.tuning.{name}", sizes)
+    dataset, splits = load("solubility", rows=60), random_splits(60, 1, validation=0.2, test=0.2)
+    options = {"methods": (CIRCULAR_NET, NEURAL_NET), "settings": SETTINGS, "refit": True, "trials": 3}
+    outcomes = list(compare(dataset, splits, **options))
+    hidden = dataset.targets.copy()
+    hidden[splits[0].test] = 1e6
+    blind = list(compare(replace(dataset, targets=hidden), splits, **options))
+    for seen, unseen in zip(outcomes, blind, strict=True):
+        assert seen.settings == unseen.settings != SETTINGS[seen.method][0]
+        assert seen.settings.training.batch_size == SMALL.batch_size
+        assert seen.settings.training.steps in (1, 3, 6)
+        np.testing.assert_array_equal(seen.predictions, unseen.predictions)
+
+
+@pytest.fixture
+def small_table(tmp_path, monkeypatch):
+    """The command `table` on fifty molecules, and the folder that it writes to."""
+    rows = [f"{smiles},{len(smiles)}.5" for smiles in load("solubility", rows=50).molecules.smiles]
+    (tmp_path / "malaria").mkdir()
+    (tmp_path / "malaria" / "malaria-processed.csv").write_text("\n".join(["smiles,activity", *rows, ""]))
+    write_settings(tmp_path / "mine.json", {"malaria": SETTINGS})
+    methods = (MEAN, CIRCULAR_LINEAR, CIRCULAR_NET, NEURAL_NET)
+    monkeypatch.setattr("chainrule.fingerprints.talk_table.TABLE_METHODS", methods)
+
+    def run(*options, out="out", settings=tmp_path / "mine.json"):
+        arguments = ["--data-dir", tmp_path, "-o", tmp_path / out, "--settings", settings, "--folds", "2"]
+        return main([str(word) for word in ("table", "--data", "malaria", *arguments, *options)])
+
+    return run, tmp_path / "out"
+
+
+def test_a_table_goes_on_after_a_kill_and_computes_nothing_twice(small_table, capsys, monkeypatch):
+    run, out = small_table
+    assert run() == 0
+    printed = capsys.readouterr().out
+    for words in ("2 of 5 contiguous folds", "1.24", "1.36 ± 0.10", NEURAL_NET):
+        assert words in printed
+    assert printed.index("About") < printed.index("fold 1 of 2 done") < printed.index("predict mean")
+    assert "MSE in (ln(EC50 / uM))², RMSE in ln(EC50 / uM)" in (out / "table.md").read_text()
+    outcomes = out / "malaria-outcomes.jsonl"
+    whole, table = outcomes.read_text(), (out / "table.md").read_text()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 1 + 2 * 4
+    outcomes.write_text("".join(lines[:6]) + lines[6][:40])  # one fold and one more, and a torn line
+    asked = []
+    answers = Methods.neural
+    monkeypatch.setattr(Methods, "neural", lambda *args: asked.append(args[1]) or answers(*args))
+    assert run("--resume") == 0
+    assert asked == [NEURAL_NET]  # of the second fold
+    assert outcomes.read_text() == whole and (out / "table.md").read_text() == table
+    assert run("--resume", "--seed", "1") == 1
+    assert "give another --out, or leave out --resume" in capsys.readouterr().err
+
+
+def test_the_settings_that_a_table_writes_give_the_same_table_without_choosing(small_table, monkeypatch):
+    run, out = small_table
+    assert run() == 0
+    chosen = read_settings(out / "settings.json")["malaria"]
+    assert [one.training.patience for one in chosen[NEURAL_NET]] == [0, 0]
+    trained = []
+    fit = Methods.fit
+    monkeypatch.setattr(Methods, "fit", lambda *args: trained.append(args[5]) or fit(*args))
+    assert run(out="again", settings=out / "settings.json") == 0
+    assert trained == 4 * ["refit"]
+    assert (out / "table.csv").read_text() == (out.parent / "again" / "table.csv").read_text()
+
+
+@pytest.mark.parametrize("name, value", [("folds", 6), ("trials", -1), ("steps", 0)])
+def test_the_table_refuses_bad_options_before_any_work(small_table, capsys, name, value):
+    assert small_table[0](f"--{name}", value) == 1
+    assert f"--{name} {value}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_choices")
 def test_the_demo_writes_its_table_and_pictures(tmp_path, capsys, monkeypatch):
@@ -183,7 +339,9 @@ def test_the_demo_writes_its_table_and_pictures(tmp_path, capsys, monkeypatch):
             assert (tmp_path / f"solubility-{stem}.{suffix}").stat().st_size > 1000
     with (tmp_path / "solubility-predicted.csv").open() as file:
         assert len(list(file)) == 1 + 2 * 127
-    assert (tmp_path / "runs" / "solubility-seed0-quick-2splits" / "neural-net-0" / "metrics.jsonl").is_file()
+    assert (
+        tmp_path / "runs" / "solubility-seed0-quick-2splits" / "neural-net-0-0" / "metrics.jsonl"
+    ).is_file()
 
 
 def test_the_table_is_printed_and_kept_whatever_becomes_of_the_pictures(tmp_path, capsys, monkeypatch):

@@ -9,8 +9,8 @@ import pytest
 from rdkit import Chem
 
 from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
-from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES
+from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.smiles import MAX_CHARACTERS, parse, read
 
 

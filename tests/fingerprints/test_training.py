@@ -274,7 +274,7 @@ def test_a_large_mean_of_the_targets_costs_no_digits(problem):
     far, near = (train(model(), table, targets + c, rows, held_out, SHORT) for c in (1e7, 0.0))
     # the mean itself is kept in float32, so one step differs by half a unit in 6, and what follows with it
     np.testing.assert_allclose(
-        [m["train_mse"] for m in far.history], [m["train_mse"] for m in near.history], rtol=0.05
+        [m["train_mse"] for m in far.history], [m["train_mse"] for m in near.history], rtol=0.1
     )
     error = np.mean((predict(far.model, table.take(held_out)) - 1e7 - targets[held_out]) ** 2)
     np.testing.assert_allclose(error, far.validation_error, rtol=1e-5)

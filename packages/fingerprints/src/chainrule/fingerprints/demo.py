@@ -25,24 +25,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from chainrule.fingerprints.checkpoint import AnotherRun
-from chainrule.fingerprints.comparison import (
-    NEURAL_NET,
-    NEURAL_TRAINING,
-    Outcome,
-    Row,
-    compare,
-    summarize,
-)
+from chainrule.fingerprints.comparison import Outcome, Row, compare, summarize
 from chainrule.fingerprints.datasets import Dataset, load
 from chainrule.fingerprints.draw import BLUE, ORANGE, draw_fragments
 from chainrule.fingerprints.explain import most_predictive_features, top_fragments
+from chainrule.fingerprints.methods import DEMO_METHODS, NEURAL_TRAINING
 from chainrule.fingerprints.model import PropertyModel
+from chainrule.fingerprints.published import NEURAL_NET
 from chainrule.fingerprints.splits import Split, contiguous_folds, random_splits
 from chainrule.fingerprints.training import train
 
 QUICK_SPLITS, QUICK_STEPS = 2, 100
 FOLDS = 5  # of the talk's protocol
-METHODS = 7
+METHODS = len(DEMO_METHODS)
 N_FRAGMENTS = 6
 PICTURE_WEIGHT_DECAY = 1.0
 
@@ -192,7 +187,7 @@ def _print(console: Console, dataset: Dataset, rows: Sequence[Row], n_splits: in
             row.method,
             f"{row.mse:.2f} +- {row.mse_error:.2f}",
             f"{row.rmse:.2f} +- {row.rmse_error:.2f}",
-            "" if row.talk_mse is None else f"{row.talk_mse:.2f}",
+            "" if row.published is None else f"{row.published.in_talk:.2f}",
         )
     console.print(table)
     console.print(
@@ -227,7 +222,7 @@ def _draw(
             resume=resume,
         ).model,
     )
-    highest, lowest = most_predictive_features(model)
+    highest, lowest = most_predictive_features(model, dataset.molecules)
     files: list[Path] = []
     for features, word, colour in ((highest, "soluble", BLUE), (lowest, "insoluble", ORANGE)):
         feature = top_fragments(model, dataset.molecules, features, n=N_FRAGMENTS)[0]
@@ -255,7 +250,8 @@ def _save_table(path: Path, rows: Sequence[Row], units: str) -> Path:
                 "talk's MSE",
             ]
         )
-        writer.writerows(rows)
+        for *figures, published in rows:
+            writer.writerow([*figures, published.in_talk if published else ""])
     return path
 
 

@@ -39,8 +39,8 @@ class Fitted:
     model: PropertyModel | Ensemble
     best_step: int  # updates done when the validation error was lowest
     calibrated: bool  # whether its standard deviations were brought into line with the validation rows
-    validation: list[dict[str, float]]  # of every target, see `assess`; empty without such rows
-    test: list[dict[str, float]]  # likewise
+    validation: list[dict[str, float | int]]  # of every target, see `assess`; empty without such rows
+    test: list[dict[str, float | int]]  # likewise
 
     def save(self, folder: str | Path, *, targets: Sequence[str] = ("prediction",), units: str = "") -> Path:
         """Keep model and metrics, see `save_model`."""
@@ -147,7 +147,7 @@ def assess_rows(
     molecules: Molecules,
     targets: Float[np.ndarray, "rows ..."],
     rows: np.ndarray,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | int]]:
     """What `assess` says of the predictions for these rows; nothing if there are none."""
     if not len(rows):
         return []
@@ -162,7 +162,7 @@ def assess_rows(
 
 def assess(
     task: str, prediction: Prediction, targets: Float[np.ndarray, "rows ..."]
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | int]]:
     """How good predictions are, target by target, over the rows where it was measured.
 
     Returns:
@@ -177,7 +177,7 @@ def assess(
     ]
 
 
-def _assess(task: str, mean: np.ndarray, std: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def _assess(task: str, mean: np.ndarray, std: np.ndarray, y: np.ndarray) -> dict[str, float | int]:
     found: dict[str, Any] = {"rows": len(y)}
     if not len(y):
         return found

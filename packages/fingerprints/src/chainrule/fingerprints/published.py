@@ -27,6 +27,11 @@ class Published(NamedTuple):
     paper: float
     paper_error: float  # standard error over five folds
 
+    @property
+    def in_talk(self) -> float:
+        """The talk's figure, or the paper's where the talk has none."""
+        return self.paper if self.talk is None else self.talk
+
 
 PUBLISHED = {
     "delaney": {

@@ -30,10 +30,10 @@ from rich.table import Table
 
 from chainrule.fingerprints.batches import prediction_batches
 from chainrule.fingerprints.circular import circular_fingerprints
-from chainrule.fingerprints.comparison import ridge
 from chainrule.fingerprints.datasets import Dataset, load
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.neural import init_weights, neural_fingerprint
+from chainrule.fingerprints.ridge import ridge
 from chainrule.fingerprints.splits import Split, random_splits
 
 SMALL, LARGE = 0.02, 10.0  # standard deviations of a weight

@@ -42,8 +42,8 @@ def run(options: Train) -> Fitted:
     asked = [*options.target_columns, *([splitting.split_column] if splitting.split_column else [])]
     table = read_table(options.input, columns=asked, **vars(options.reading))
     molecules = table.molecules()
-    targets = np.stack([_numbers(table, name) for name in options.target_columns], axis=1)
-    rows = _usable(table, molecules, targets, options.on_invalid, console)
+    targets = np.stack([numbers(table, name) for name in options.target_columns], axis=1)
+    rows = usable_rows(table, molecules, targets, options.on_invalid, console)
     molecules, targets = molecules.take(rows), targets[rows]
     labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
     split = splitting.of(labels, molecules)
@@ -74,7 +74,7 @@ def run(options: Train) -> Fitted:
     return fitted
 
 
-def _numbers(table: Table, name: str) -> np.ndarray:
+def numbers(table: Table, name: str) -> np.ndarray:
     """A column as numbers; NaN where the cell is empty."""
     values = np.full(len(table), np.nan)
     for row, cell in enumerate(table.columns[name]):
@@ -90,7 +90,7 @@ def _numbers(table: Table, name: str) -> np.ndarray:
     return values
 
 
-def _usable(
+def usable_rows(
     table: Table, molecules: Molecules, targets: np.ndarray, on_invalid: str, console: Console
 ) -> np.ndarray:
     """The rows that are molecules and have a target."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from chainrule.fingerprints.batches import (
     prediction_batches,
     shuffled_rows,
-    training_batch,
     training_buckets,
+    training_parts,
 )
 from chainrule.fingerprints.checkpoint import RunFolder
+from chainrule.fingerprints.configs import TrainConfig
+from chainrule.fingerprints.data_parallel import (
+    check_agreement,
+    first_says,
+    in_several_processes,
+    local,
+    on_parts,
+    one_axis,
+    own_shares,
+    place_parts,
+    replicate,
+    shares,
+)
 from chainrule.fingerprints.model import Scale, is_known, scale_of, set_scale
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.objective import ERRORS, error, loss
@@ -37,29 +51,6 @@ from chainrule.fingerprints.rows import as_rows
 
 Metrics = dict[str, int | float]  # step, and for a regression train_mse, validation_mse
 LOST = 1e-3  # of the targets' spread: a rounding that would show in a small error
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained. The defaults suit a thousand molecules and take seconds."""
-
-    steps: int = 1000  # updates of the weights, at most
-    batch_size: int = 100  # molecules per update
-    learning_rate: float = 3e-3  # Adam's, at the start; it falls to zero along a cosine
-    weight_decay: float = 0.0  # decoupled, as in AdamW, per unit of learning rate
-    evaluate_every: int = 50  # updates between two looks at the validation error
-    patience: int = 0  # evaluations without a better one before stopping; 0: run all steps
-    checkpoint_every: int = 500  # updates between two checkpoints, if there is a run folder
-    seed: int = 0  # order of the batches
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
-        if self.weight_decay < 0 or self.patience < 0:
-            raise ValueError("weight_decay and patience must not be negative")
 
 
 @dataclass(frozen=True)
@@ -89,6 +80,7 @@ def train(
     run_dir: str | Path | None = None,
     resume: bool = True,
     log: Callable[[Metrics], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainResult:
     """Minimise the error over `train_rows`; keep the weights that are best on `validation_rows`.
 
@@ -111,14 +103,26 @@ def train(
         run_dir: a folder for `config.json`, `metrics.jsonl` and checkpoints.
         resume: go on from the checkpoint in `run_dir`, if there is one; else start anew.
         log: called with the metrics after every evaluation.
+        mesh: devices that share each batch equally, along all axes of the mesh, and keep the same weights:
+            what is learned is what one device would have learned, up to rounding. A run may be resumed on
+            other devices than it began on. After `jax.distributed.initialize`, with a mesh of the devices
+            of several processes, each of these calls `train` with the same arguments, makes only its own
+            parts of the batches, and has the whole result. Default: the device where the weights are.
 
     Raises:
         ValueError: a named row is invalid or has no finite target; targets of a classification are
-            not 0 or 1; a call changes the model; or `run_dir` holds a run with other settings, data or
-            model.
+            not 0 or 1; a call changes the model; `run_dir` holds a run with other settings, data or
+            model; the devices of the mesh do not divide a batch; processes were given different
+            arguments; or a `run_dir` with devices of several processes.
         TrainingDiverged: the error is NaN or infinite.
     """
     config = config or TrainConfig()
+    mesh = one_axis(mesh)
+    if run_dir and in_several_processes(mesh):
+        raise ValueError(
+            "run_dir is for a mesh of this process's devices; with those of several processes leave it out, "
+            "and save the model that train gives in one of them"
+        )
     if not isinstance(inputs, Molecules):
         inputs = np.asarray(inputs)
     targets = np.asarray(targets, np.float64)
@@ -149,8 +153,12 @@ def train(
         state = _State(*arrays, **numbers, saved=numbers["step"])
     folder.start(state.history)
 
-    to_batch = _batcher(inputs, min(config.batch_size, len(train_rows)))
-    validation = _validation_error(graphdef, frozen, inputs, step_targets, validation_rows, task)
+    check_agreement(mesh, config=asdict(config), weights=params, data=_arrays(data))
+    to_batch = _batcher(inputs, min(config.batch_size, len(train_rows)), mesh)
+    state.params, state.optimizer, state.best = replicate(state.arrays(), mesh)
+    frozen = replicate(frozen, mesh)
+    own = partial(local, mesh=mesh)
+    validation = _validation_error(graphdef, own(frozen), inputs, step_targets, validation_rows, task)
     order = shuffled_rows(train_rows, config.batch_size, config.seed)
     for _ in range(state.step):  # a resumed run meets the batches that it would have met
         next(order)
@@ -168,15 +176,16 @@ def train(
             variance,
             learning_rates[state.step],
             weight_decay,
+            mesh,
         )
-        losses.append(loss)
+        losses.append(own(loss))
         state.step += 1
         if state.step % config.evaluate_every and state.step < config.steps:
             continue
         metrics = {
             "step": state.step,
             f"train_{ERRORS[task]}": unit * float(jnp.mean(jnp.stack(losses))),
-            f"validation_{ERRORS[task]}": unit * validation(state.params),
+            f"validation_{ERRORS[task]}": unit * first_says(validation(own(state.params)), mesh),
         }
         losses.clear()
         state.take_note(metrics)
@@ -184,11 +193,11 @@ def train(
         if log is not None:
             log(metrics)
         if state.step - state.saved >= config.checkpoint_every:
-            folder.save(state.step, state.arrays(), state.numbers())
+            folder.save(state.step, own(state.arrays()), state.numbers())
             state.saved = state.step
-    folder.save(state.step, state.arrays(), state.numbers())
+    folder.save(state.step, own(state.arrays()), state.numbers())
     return TrainResult(
-        model=nnx.merge(graphdef, state.best, nnx.state(model, nnx.Not(nnx.Param))),
+        model=nnx.merge(graphdef, own(state.best), nnx.state(model, nnx.Not(nnx.Param))),
         best_step=state.best_step,
         validation_error=state.best_error if len(validation_rows) else float("nan"),
         steps=state.step,
@@ -242,14 +251,25 @@ def _adamw(learning_rate, weight_decay) -> optax.GradientTransformation:
     return optax.adamw(learning_rate, weight_decay=weight_decay)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "task"))
+@partial(jax.jit, static_argnames=("graphdef", "task", "mesh"))
 def _train_step(
-    graphdef, task, params, frozen, optimizer, batch, targets, variance, learning_rate, weight_decay
+    graphdef,
+    task,
+    params,
+    frozen,
+    optimizer,
+    batch,
+    targets,
+    variance,
+    learning_rate,
+    weight_decay,
+    mesh=None,
 ):
     """One update. Learning rate and weight decay are data, so one compilation serves every run."""
 
     def objective(params: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        raw = apply(graphdef, nnx.merge_state(params, frozen), batch)
+        state, rows_axis = nnx.merge_state(params, frozen), -1 - targets.ndim
+        raw = on_parts(partial(apply, graphdef), state, batch, mesh, axis=rows_axis)
         if raw.shape[raw.ndim - 1 - targets.ndim : -1] != targets.shape:
             raise ValueError(
                 f"the model answers with shape {raw.shape[:-1]} where {targets.shape} is wanted, one number "
@@ -262,12 +282,15 @@ def _train_step(
     return optax.apply_updates(params, update), optimizer, now
 
 
-def _batcher(inputs: Inputs, batch_size: int) -> Callable:
+def _batcher(inputs: Inputs, batch_size: int, mesh: Mesh | None) -> Callable:
     """From rows to what the model takes; always full batches, so nothing is masked."""
+    parts, own = shares(np.arange(batch_size), mesh), own_shares(mesh)
     if isinstance(inputs, Molecules):
-        buckets = training_buckets(inputs, batch_size)
-        return lambda rows: training_batch(inputs, rows, buckets)
-    return lambda rows: inputs[rows]
+        buckets = training_buckets(inputs, parts.shape[1])
+        to_parts = lambda rows: training_parts(inputs, rows, buckets, own)
+    else:
+        to_parts = lambda rows: list(inputs[rows[own]])
+    return lambda rows: place_parts(to_parts(shares(rows, mesh)), mesh)
 
 
 def _validation_error(
@@ -301,6 +324,14 @@ def _scale(targets: np.ndarray) -> Scale:
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without a measurement: (0, 1)
         mean, std = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
     return Scale(np.nan_to_num(mean), np.where(std > 0, std, 1.0), np.ones(targets.shape[1:]))
+
+
+def _arrays(data: Sequence[Inputs]) -> list[np.ndarray | tuple[np.ndarray, ...]]:
+    """What a model sees of the data."""
+    return [
+        (of.atom_offsets, of.atoms, of.bonds, of.bond_ends) if isinstance(of, Molecules) else of
+        for of in data
+    ]
 
 
 def _check_targets(model: nnx.Module, targets: np.ndarray, n: int, task: str) -> None:

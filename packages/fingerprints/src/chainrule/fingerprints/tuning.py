@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -28,7 +28,7 @@ from chainrule.fingerprints.configs import ModelConfig, TrainConfig
 from chainrule.fingerprints.journal import Journal, digest
 from chainrule.fingerprints.model import PropertyModel
 from chainrule.fingerprints.molecules import Molecules
-from chainrule.fingerprints.settings import CircularNet, Neural, settings_of
+from chainrule.fingerprints.settings import CircularNet, Features, Neural, settings_of
 from chainrule.fingerprints.splits import Split
 from chainrule.fingerprints.training import TrainingDiverged, train
 
@@ -42,17 +42,18 @@ LENGTHS = (32, 64, 128)
 HIDDEN = (50, 100)
 VARIANTS = ("talk", "messages")
 RADII = (1, 2, 3)  # of circular fingerprints, in bonds
-FEATURES = ("bits", "counts", "log counts")
+FEATURES: tuple[Features, ...] = ("bits", "counts", "log counts")
 LEARNING_RATE = (math.exp(-8), math.exp(-4))  # uniform in the logarithm
 WEIGHT_DECAY = (0.01, 3.0)  # likewise
 
 Tunable = TypeVar("Tunable", Neural, CircularNet)
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True)
+class Trial(Generic[Tunable]):
     """Settings that were tried."""
 
-    settings: Neural | CircularNet  # with the steps that were done
+    settings: Tunable  # with the steps that were done
     error: float  # on the validation rows after the last step, see `train`; infinite if it diverged
 
 
@@ -68,8 +69,8 @@ def tune(
     variants: Sequence[str] = VARIANTS,
     record: str | Path | None = None,
     resume: bool = False,
-    log: Callable[[Trial], None] | None = None,
-) -> list[Trial]:
+    log: Callable[[Trial[Neural]], None] | None = None,
+) -> list[Trial[Neural]]:
     """Search depth, width, length, variant, hidden units, learning rate, weight decay and steps.
 
     Args:
@@ -114,8 +115,8 @@ def halving(
     error: Callable[[Tunable], float],
     *,
     journal: Journal | None = None,
-    log: Callable[[Trial], None] | None = None,
-) -> list[Trial]:
+    log: Callable[[Trial[Tunable]], None] | None = None,
+) -> list[Trial[Tunable]]:
     """Train all candidates a little, the better ones more; every training, the best first.
 
     Args:
@@ -128,7 +129,7 @@ def halving(
     for entry in journal.entries if journal else []:
         found = math.inf if entry["error"] is None else entry["error"]
         known[settings_of(entry["settings"])] = found
-    done: list[Trial] = []
+    done: list[Trial[Tunable]] = []
     best = list(range(len(candidates)))
     for divisor, one_in in RUNGS:
         errors = {}
@@ -157,30 +158,41 @@ def neural_candidates(
 ) -> list[Neural]:
     """Settings of neural fingerprints drawn at random, see `tune`."""
     rng = _draws(trials, seed)
-    found = []
-    for _ in range(trials):
-        sizes = {"depth": DEPTHS, "width": WIDTHS, "length": LENGTHS, "variant": variants}
-        if model.hidden:
-            sizes["hidden"] = HIDDEN
-        drawn = {name: choices[rng.integers(len(choices))] for name, choices in sizes.items()}
-        found.append(Neural(replace(model, **drawn), _drawn_training(rng, training)))
-    return found
+    return [
+        Neural(
+            replace(
+                model,
+                depth=_choice(rng, DEPTHS),
+                width=_choice(rng, WIDTHS),
+                length=_choice(rng, LENGTHS),
+                hidden=_choice(rng, HIDDEN) if model.hidden else 0,
+                variant=_choice(rng, variants),
+            ),
+            _drawn_training(rng, training),
+        )
+        for _ in range(trials)
+    ]
 
 
 def circular_candidates(trials: int, seed: int, training: TrainConfig) -> list[CircularNet]:
     """Settings of nets on circular fingerprints drawn at random."""
     rng = _draws(trials, seed)
-    found = []
-    for _ in range(trials):
-        radius, features, hidden = (c[rng.integers(len(c))] for c in (RADII, FEATURES, HIDDEN))
-        found.append(CircularNet(radius, features, hidden, _drawn_training(rng, training)))
-    return found
+    return [
+        CircularNet(
+            _choice(rng, RADII), _choice(rng, FEATURES), _choice(rng, HIDDEN), _drawn_training(rng, training)
+        )
+        for _ in range(trials)
+    ]
 
 
 def _draws(trials: int, seed: int) -> np.random.Generator:
     if trials < 1:
         raise ValueError(f"trials={trials} must be at least 1")
     return np.random.default_rng(seed)
+
+
+def _choice(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _drawn_training(rng: np.random.Generator, training: TrainConfig) -> TrainConfig:

@@ -1,0 +1,116 @@
+"""The command `tune`: a table in, the settings out that its validation rows like best.
+
+One can
+- run it (`run`, or `python -m chainrule.fingerprints tune`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Lines
+
+from chainrule.fingerprints.checkpoint import write_whole
+from chainrule.fingerprints.configs import ModelConfig, TrainConfig
+from chainrule.fingerprints.settings import Neural
+from chainrule.fingerprints.tables import read_table
+from chainrule.fingerprints.train_command import numbers, usable_rows
+from chainrule.fingerprints.tuning import Trial, trainings, tune
+
+if TYPE_CHECKING:
+    from chainrule.fingerprints.study_commands import Tune
+
+SHOWN = 5
+ATOMS_PER_SECOND = 100_000  # in a training, on two cores; for the estimate only
+
+
+def run(options: Tune) -> list[Trial[Neural]]:
+    """Search, print, keep; see the command's `--help` for the options.
+
+    Raises:
+        ValueError: an option or a cell makes no sense, or --out has another search.
+        FileNotFoundError: no such table.
+    """
+    console = Console(soft_wrap=True)
+    start = time.perf_counter()
+    training = TrainConfig(steps=options.steps, batch_size=options.batch_size, seed=options.seed)
+    splitting = options.splitting
+    asked = [*options.target_columns, *([splitting.split_column] if splitting.split_column else [])]
+    table = read_table(options.input, columns=asked, **vars(options.reading))
+    molecules = table.molecules()
+    targets = np.stack([numbers(table, name) for name in options.target_columns], axis=1)
+    rows = usable_rows(table, molecules, targets, options.on_invalid, console)
+    molecules, targets = molecules.take(rows), targets[rows]
+    labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
+    split = splitting.of(labels, molecules)
+    atoms = options.batch_size * molecules.atoms_per_molecule.mean()
+    steps = sum(part * options.steps * many for part, many in trainings(options.trials))
+    console.print(
+        f"{options.trials} trials; {len(split.train)} rows to train, {len(split.validation)} to choose by, "
+        f"{len(split.test)} kept out of it. About {math.ceil(steps * atoms / ATOMS_PER_SECOND / 60)} minutes "
+        "on 2 cores, and compilations. Resume with --resume after a kill.",
+        highlight=False,
+    )
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not Console(stderr=True).is_terminal,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("trials", total=sum(many for _, many in trainings(options.trials)))
+        found = tune(
+            molecules,
+            targets[:, 0] if targets.shape[1] == 1 else targets,
+            split,
+            trials=options.trials,
+            seed=options.seed,
+            model=ModelConfig(task=options.task, hidden=0 if options.linear else ModelConfig.hidden),
+            training=training,
+            variants=options.variants,
+            record=options.out / "trials.jsonl",
+            resume=options.resume,
+            log=lambda trial: progress.advance(task),
+        )
+    best = found[0]
+    if not math.isfinite(best.error):
+        raise ValueError("every trial diverged; look for outliers in the targets")
+    write_whole(options.out / "settings.json", json.dumps(asdict(best.settings), indent=1) + "\n")
+    _print(console, found[:SHOWN])
+    seconds = time.perf_counter() - start
+    console.print(f"{seconds:.0f} s. Written: {options.out}/settings.json, trials.jsonl", highlight=False)
+    console.print(f"Train it with: {_train_command(best.settings, options)}", highlight=False, markup=False)
+    return found
+
+
+def _train_command(settings: Neural, options: Tune) -> str:
+    """The command that trains these settings on the same rows; --out is left to the user."""
+    words = ["train", str(options.input), "-t", *options.target_columns]
+    training = asdict(settings.training)
+    given = {**vars(options.reading), **vars(options.splitting), **asdict(settings.model)}
+    given |= {n: training[n] for n in ("steps", "batch_size", "learning_rate", "weight_decay", "seed")}
+    for name, value in given.items():
+        if value is not None:
+            text = f"{value:.6g}" if isinstance(value, float) else f"{value}"
+            words += [f"--{name.replace('_', '-')}", text]
+    return shlex.join(words)
+
+
+def _print(console: Console, trials: list[Trial[Neural]]) -> None:
+    lines = Lines(title="the best trials, by validation error", title_justify="left")
+    for name in ("error", "steps", "settings"):
+        lines.add_column(name, justify="right" if name != "settings" else "left")
+    for trial in trials:
+        steps = trial.settings.training.steps
+        lines.add_row(f"{trial.error:.4g}", f"{steps}", str(trial.settings))
+    console.print(lines)
