@@ -143,8 +143,8 @@ def older_code(session):
 def tests_of(name, packages):
     def tests(session):
         develop(session, packages, f"tests-{name}")
-        # Compiling, most of what core's tests do, keeps one processor busy; training keeps all.
-        processes = ["-n", "auto", "--dist", "worksteal"] if name == "core" else []
+        # Compiling, most of what tests do, keeps one processor busy.
+        processes = ["-n", "auto", "--dist", "worksteal"]
         session.run("pytest", *processes, f"tests/{name}", *session.posargs, env=CACHE | older_code(session))
 
     tests.__doc__ = f"The tests of {name}, in an environment that holds nothing else of ours."

@@ -1,10 +1,7 @@
 """The comparison is fair: the splits are clean, the baselines exact, the figures what they say."""
 
 import csv
-import hashlib
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +10,15 @@ from sklearn.linear_model import Ridge
 
 from chainrule.fingerprints import (
     Head,
-    contiguous_folds,
     demo,
     load,
     predict,
     random_splits,
-    read_csv,
     train,
 )
 from chainrule.fingerprints.__main__ import main
 from chainrule.fingerprints.comparison import Outcome, compare, summarize
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
-from chainrule.fingerprints.datasets import SOURCES, find
 from chainrule.fingerprints.methods import DEMO_METHODS, TABLE_METHODS, Methods
 from chainrule.fingerprints.published import (
     CIRCULAR_LINEAR,
@@ -43,9 +37,6 @@ from chainrule.fingerprints.settings import (
     shipped_settings,
     write_settings,
 )
-from chainrule.fingerprints.smiles import canonical_smiles
-from chainrule.fingerprints.tables import read_table
-from chainrule.fingerprints.talk_table import ROWS
 
 METHODS = len(DEMO_METHODS)
 SMALL = TrainConfig(steps=6, evaluate_every=3, patience=2, batch_size=20)
@@ -55,30 +46,6 @@ SETTINGS = {
     NEURAL_LINEAR: [Neural(ModelConfig(depth=1, width=4, length=8, hidden=0), SMALL)],
     NEURAL_NET: [Neural(ModelConfig(depth=1, width=4, length=8, hidden=5), SMALL)],
 }
-
-
-def test_random_splits_are_disjoint_complete_and_reproducible():
-    splits = random_splits(1274, 5, seed=0)
-    assert len({tuple(split.test) for split in splits}) == 5
-    for split, again in zip(splits, random_splits(1274, 5, seed=0), strict=True):
-        everything = np.concatenate(split)
-        np.testing.assert_array_equal(np.sort(everything), np.arange(1274))
-        assert [len(part) for part in split] == [1020, 127, 127]
-        np.testing.assert_array_equal(everything, np.concatenate(again))
-    assert not np.array_equal(splits[0].test, random_splits(1274, 1, seed=1)[0].test)
-    with pytest.raises(ValueError, match="each needs a row"):
-        random_splits(5)
-
-
-def test_contiguous_folds_each_test_once():
-    splits = contiguous_folds(1128)
-    np.testing.assert_array_equal(np.sort(np.concatenate([s.test for s in splits])), np.arange(1128))
-    for f, split in enumerate(splits):
-        np.testing.assert_array_equal(np.sort(np.concatenate(split)), np.arange(1128))
-        assert np.all(np.diff(split.validation) == 1) and np.all(np.diff(split.test) == 1)
-        np.testing.assert_array_equal(split.test, splits[(f + 1) % 5].validation)
-    with pytest.raises(ValueError, match="n_folds=2"):
-        contiguous_folds(10, 2)
 
 
 @pytest.mark.parametrize("rows", [30, 200])  # fewer than features, and more
@@ -97,80 +64,6 @@ def test_summary_has_mean_and_standard_error_of_both_measures():
     np.testing.assert_allclose([row.mse, row.rmse], [29 / 3, 3.0])
     np.testing.assert_allclose(row.rmse_error, 1 / np.sqrt(3))  # of 2, 3, 4
     assert row.published == PUBLISHED["delaney"][MEAN] and row.published.talk == 4.29
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_errors_of_the_mean_are_variances_of_targets_in_their_units(name):
-    folder = Path(os.environ.get("CHAINRULE_DATA", "../shared/data"))
-    if not (folder / SOURCES[name].path).is_file():
-        pytest.skip("the file is not there: set CHAINRULE_DATA to a folder that has it")
-    assert find(SOURCES[name], folder) == folder / SOURCES[name].path
-    assert hashlib.sha256((folder / SOURCES[name].path).read_bytes()).hexdigest() == SOURCES[name].sha256
-    table = read_table(folder / SOURCES[name].path, columns=[SOURCES[name].target_column])
-    targets = np.array(table.columns[SOURCES[name].target_column], np.float64)[: ROWS[name]]
-    published = PUBLISHED[name][MEAN]
-    assert abs(targets.var() - published.paper) < published.paper_error
-    if name == "malaria":  # natural logarithms of concentrations up to 15 uM
-        np.testing.assert_allclose(np.exp(targets.max()), 15.0)
-
-
-def test_the_solubility_set_has_no_molecule_twice():
-    dataset = load("solubility")
-    names = [canonical_smiles(smiles) for smiles in dataset.molecules.smiles]
-    assert len(dataset) == len(set(names)) == 1274
-    assert dataset.molecules.valid.all() and np.isfinite(dataset.targets).all()
-    np.testing.assert_allclose([dataset.targets.mean(), dataset.targets.std()], [-2.73, 2.04], atol=0.01)
-
-
-def test_tables_keep_unusable_rows_with_their_reasons(tmp_path):
-    file = tmp_path / "mine.csv"
-    file.write_text("name,smiles,y\na,CCO,1.5\nb,nonsense,2\nc,CC,unknown\nd,CCC ,inf\ne,C,-1\n")
-    dataset = read_csv(file, smiles_column="smiles", target_column="y")
-    assert dataset.molecules.valid.tolist() == [True, False, False, False, True]
-    assert "target 'unknown' is not a number" in dataset.molecules.reasons[2]
-    np.testing.assert_array_equal(dataset.targets, [1.5, np.nan, np.nan, np.nan, -1])
-    with pytest.raises(ValueError, match=r"no column 'SMILES'; it has name, smiles, y"):
-        read_csv(file, smiles_column="SMILES", target_column="y")
-
-
-def test_a_table_in_another_encoding_is_an_error_that_says_where_and_how_to_read_it(tmp_path):
-    file = tmp_path / "mine.csv"
-    for mark in (b"", b"\xef\xbb\xbf"):  # a byte order mark is no part of the table, but of the file
-        content = mark + "name,smiles,y\nwater,O,1\nAcétate,CC(=O)[O-],2\n".encode("latin-1")
-        file.write_bytes(content)
-        place = rf"mine\.csv is not utf-8.*line 3 has the byte 0xe9, number {content.index(0xE9)} of the file"
-        with pytest.raises(ValueError, match=rf"{place}.*encoding='latin-1'"):
-            read_csv(file, smiles_column="smiles", target_column="y")
-    file.write_bytes(content[3:])
-    dataset = read_csv(file, smiles_column="smiles", target_column="y", encoding="latin-1")
-    assert dataset.targets.tolist() == [1, 2] and dataset.molecules.valid.all()
-    file.write_text('smiles,y\nC,1\n"CC,' + "2\nCCC,3\n" * 20_000)
-    with pytest.raises(ValueError, match=r"mine\.csv cannot be read as CSV beyond line 2 .*quote"):
-        read_csv(file, smiles_column="smiles", target_column="y")
-
-
-def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
-    import pooch
-
-    def offline(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.delenv("CHAINRULE_DATA", raising=False)
-    monkeypatch.setattr(pooch, "retrieve", offline)
-    with pytest.raises(FileNotFoundError, match=r"no network.*put it at \$CHAINRULE_DATA/delaney/"):
-        load("delaney", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="choose one of solubility, delaney, malaria, cep"):
-        load("esol")
-
-
-def test_delaney_is_read_in_its_own_order():
-    folder = Path(os.environ.get("CHAINRULE_DATA", "../shared/data"))
-    if not (folder / "delaney/delaney-processed.csv").is_file():
-        pytest.skip("Delaney's file is not there: set CHAINRULE_DATA to a folder with delaney/")
-    dataset = load("delaney", data_dir=folder)
-    assert len(dataset) == 1128 and dataset.molecules.valid.all()
-    assert dataset.molecules.smiles[1] == "Cc1occc1C(=O)Nc2ccccc2" and dataset.targets[1] == -3.3
-    np.testing.assert_allclose(dataset.targets.std(), 2.096, atol=1e-3)
 
 
 @pytest.fixture
