@@ -72,7 +72,7 @@ def test_a_model_in_a_folder_predicts_what_it_predicted_when_it_was_made(chains,
 
 def test_several_targets_some_not_measured_and_classes(chains, tmp_path, capsys):
     both = tmp_path / "both"
-    assert run("train", chains, "-t", "atoms", "alcohol", "-o", both, *SMALL) == 0
+    assert run("train", chains, "-t", "atoms,alcohol", "-o", both, *SMALL) == 0
     assert run("predict", chains, "-m", both, "-o", tmp_path / "p.csv") == 0
     assert {"predicted_atoms", "predicted_alcohol"} <= set(rows_of(tmp_path / "p.csv")[0])
     classes = ["-o", tmp_path / "classes", "--task", "classification", *SMALL]
@@ -89,7 +89,7 @@ def test_training_goes_on_from_a_trained_model(chains, tmp_path):
     assert run("train", chains, "-t", "atoms", "-o", second, "--start-from", first, *tiny) == 0
     table = featurize(["CCCC", "CCO"])
     np.testing.assert_allclose(load_model(second).predict(table), load_model(first).predict(table), rtol=1e-3)
-    assert run("train", chains, "-t", "atoms", "alcohol", "-o", other, "--start-from", first, *tiny) == 0
+    assert run("train", chains, "-t", "atoms,alcohol", "-o", other, "--start-from", first, *tiny) == 0
     np.testing.assert_allclose(
         load_model(other).fingerprint(table), load_model(first).fingerprint(table), rtol=1e-3
     )

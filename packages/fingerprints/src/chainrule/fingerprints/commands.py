@@ -6,6 +6,7 @@ command runs.
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -214,6 +215,11 @@ class RandomWeights:
         from chainrule.fingerprints.random_weights import run
 
         run(**vars(self))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them; one that has a comma stands in quotes, as in CSV."""
+    return tuple(next(csv.reader([text], skipinitialspace=True)))
 
 
 COMMANDS: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from chainrule.fingerprints.commands import Reading, Writing
+from chainrule.fingerprints.commands import Reading, Writing, names
 from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Train:
 
     input: Annotated[Positional[Path], arg(metavar="IN")]
     """A table of molecules; '-' is stdin."""
-    target_columns: Annotated[tuple[str, ...], arg(aliases=["-t"])]
-    """Columns with the targets; an empty cell was not measured."""
+    target_columns: Annotated[str, arg(aliases=["-t"])]
+    """Columns with the targets, with commas between them; an empty cell was not measured."""
     out: Annotated[Path, arg(aliases=["-o"])]
     """Folder for the model, its metrics and the predictions of the test rows."""
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
@@ -73,6 +73,10 @@ class Train:
     """What becomes of rows that are no molecule, or have no target."""
     resume: bool = False
     """Go on with the training in --out where it was interrupted."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return names(self.target_columns)
 
     def run(self) -> None:
         from chainrule.fingerprints.train_command import run

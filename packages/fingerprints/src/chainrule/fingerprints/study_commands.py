@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from chainrule.fingerprints.commands import Reading
+from chainrule.fingerprints.commands import Reading, names
 from chainrule.fingerprints.model_commands import Splitting
 
 
@@ -51,8 +51,8 @@ class Tune:
 
     input: Annotated[Positional[Path], arg(metavar="IN")]
     """A table of molecules; '-' is stdin."""
-    target_columns: Annotated[tuple[str, ...], arg(aliases=["-t"])]
-    """Columns with the targets; an empty cell was not measured."""
+    target_columns: Annotated[str, arg(aliases=["-t"])]
+    """Columns with the targets, with commas between them; an empty cell was not measured."""
     out: Annotated[Path, arg(aliases=["-o"])]
     """Folder for the trials and the best settings."""
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
@@ -63,8 +63,8 @@ class Tune:
     """Of the longest trainings."""
     batch_size: int = 100
     """Molecules per step."""
-    variants: tuple[Literal["talk", "original", "messages"], ...] = ("talk", "messages")
-    """Of the network, to draw from."""
+    variants: str = "talk,messages"
+    """Of the network, to draw from: talk, original, messages, with commas between them."""
     task: Literal["regression", "mean_variance", "classification"] = "regression"
     """What is predicted."""
     linear: bool = False
@@ -75,6 +75,10 @@ class Tune:
     """What becomes of rows that are no molecule, or have no target."""
     resume: bool = False
     """Keep the trials that --out has of this search, and go on from there."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return names(self.target_columns)
 
     def run(self) -> None:
         from chainrule.fingerprints.tune_command import run

@@ -39,10 +39,10 @@ def run(options: Train) -> Fitted:
     start = time.perf_counter()
     started = load_model(options.start_from).model if options.start_from else None
     splitting = options.splitting
-    asked = [*options.target_columns, *([splitting.split_column] if splitting.split_column else [])]
+    asked = [*options.targets, *([splitting.split_column] if splitting.split_column else [])]
     table = read_table(options.input, columns=asked, **vars(options.reading))
     molecules = table.molecules()
-    targets = np.stack([numbers(table, name) for name in options.target_columns], axis=1)
+    targets = np.stack([numbers(table, name) for name in options.targets], axis=1)
     rows = usable_rows(table, molecules, targets, options.on_invalid, console)
     molecules, targets = molecules.take(rows), targets[rows]
     labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
@@ -65,7 +65,7 @@ def run(options: Train) -> Fitted:
             resume=options.resume,
             log=lambda metrics: progress.update(task, completed=metrics["step"]),
         )
-    fitted.save(options.out, targets=options.target_columns, units=options.units)
+    fitted.save(options.out, targets=options.targets, units=options.units)
     tested = _save_tested(options.out / "test-predictions.csv", fitted, molecules, targets, split, options)
     _print(console, fitted, options)
     console.print(
@@ -133,7 +133,7 @@ def _save_tested(
     spread = knows_spread(fitted.model)
     answers = predict_distribution(fitted.model, table) if spread else [predict(fitted.model, table)]
     columns: dict[str, Sequence[str] | np.ndarray] = {"smiles": table.smiles}
-    for k, name in enumerate(options.target_columns):
+    for k, name in enumerate(options.targets):
         columns[name] = targets[split.test, k]
         for title, values in zip((f"predicted_{name}", f"predicted_{name}_std"), answers, strict=False):
             columns[title] = values.reshape(len(table), -1)[:, k]
@@ -154,7 +154,7 @@ def _print(console: Console, fitted: Fitted, options: Train) -> None:
     for name in names[1:]:
         lines.add_column(name, justify="right")
     for part, of_targets in parts.items():
-        for target, found in zip(options.target_columns, of_targets, strict=False):
+        for target, found in zip(options.targets, of_targets, strict=False):
             cells = [f"{found[name]:.3f}" if name in found else "" for name in names[1:]]
             lines.add_row(target, f"{found['rows']} {part}", *cells)
     if names:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as Lines
 
 from chainrule.fingerprints.checkpoint import write_whole
+from chainrule.fingerprints.commands import names
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
 from chainrule.fingerprints.settings import Neural
 from chainrule.fingerprints.tables import read_table
@@ -43,10 +44,10 @@ def run(options: Tune) -> list[Trial[Neural]]:
     start = time.perf_counter()
     training = TrainConfig(steps=options.steps, batch_size=options.batch_size, seed=options.seed)
     splitting = options.splitting
-    asked = [*options.target_columns, *([splitting.split_column] if splitting.split_column else [])]
+    asked = [*options.targets, *([splitting.split_column] if splitting.split_column else [])]
     table = read_table(options.input, columns=asked, **vars(options.reading))
     molecules = table.molecules()
-    targets = np.stack([numbers(table, name) for name in options.target_columns], axis=1)
+    targets = np.stack([numbers(table, name) for name in options.targets], axis=1)
     rows = usable_rows(table, molecules, targets, options.on_invalid, console)
     molecules, targets = molecules.take(rows), targets[rows]
     labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
@@ -77,7 +78,7 @@ def run(options: Tune) -> list[Trial[Neural]]:
             seed=options.seed,
             model=ModelConfig(task=options.task, hidden=0 if options.linear else ModelConfig.hidden),
             training=training,
-            variants=options.variants,
+            variants=names(options.variants),
             record=options.out / "trials.jsonl",
             resume=options.resume,
             log=lambda trial: progress.advance(task),
@@ -95,7 +96,7 @@ def run(options: Tune) -> list[Trial[Neural]]:
 
 def _train_command(settings: Neural, options: Tune) -> str:
     """The command that trains these settings on the same rows; --out is left to the user."""
-    words = ["train", str(options.input), "-t", *options.target_columns]
+    words = ["train", str(options.input), "-t", options.target_columns]
     training = asdict(settings.training)
     given = {**vars(options.reading), **vars(options.splitting), **asdict(settings.model)}
     given |= {n: training[n] for n in ("steps", "batch_size", "learning_rate", "weight_decay", "seed")}
