@@ -3,19 +3,23 @@
 One can
 - compute something for all rows of a table (`answer` -> `Answers`),
 - keep the rows without an answer, with a reason, or drop or refuse them (`Answers.settled`),
-- put the answers beside the table's own columns (`Answers.beside`).
+- put the answers beside the table's own columns (`Answers.beside`),
+- do all that for a whole file (`write_answers`), and know how its rows fared (`Tally`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.outputs import OutputFormat, output
 from chainrule.fingerprints.rows import as_rows
 from chainrule.fingerprints.tables import Table
 
@@ -103,3 +107,54 @@ def answer(table: Table, compute: Callable[[Molecules], np.ndarray]) -> Answers:
     rows = table.first_row + np.arange(len(table))
     smiles, is_graph = molecules.smiles, molecules.valid
     return Answers(table.source, rows, table.columns, smiles, values, valid, is_graph, reasons)
+
+
+class Tally(NamedTuple):
+    """How the rows of a file fared."""
+
+    rows: int = 0
+    without: int = 0  # an answer
+    left_to_rdkit: int = 0
+    first_left: str = ""  # which row that was, and why
+
+    def plus(self, found: Answers) -> Tally:
+        left = np.flatnonzero(found.valid & ~found.is_graph)
+        first = f"row {found.rows[left[0]]}: {found.reasons[left[0]]}" if len(left) else ""
+        return Tally(
+            self.rows + len(found.rows),
+            self.without + int((~found.valid).sum()),
+            self.left_to_rdkit + len(left),
+            self.first_left or first,
+        )
+
+
+def write_answers(
+    tables: Iterable[Table],
+    out: str | Path,
+    compute: Callable[[Molecules], np.ndarray],
+    results: Callable[[Answers], Mapping[str, np.ndarray]],
+    *,
+    settings: Mapping[str, Any],
+    on_invalid: OnInvalid = "keep",
+    format: OutputFormat | None = None,
+) -> Tally:
+    """Write the rows of a file, chunk by chunk, each with what was computed for it.
+
+    Args:
+        tables: the chunks of a file, see `read_chunks`.
+        out, format: see `output`.
+        compute: see `answer`.
+        results: from answers to the columns that are written of them.
+        settings: how the results were made; kept in .npz, with the name of the column of SMILES.
+    """
+    tables = iter(tables)
+    first = next(tables)
+    settings = {**settings, "smiles_column": first.smiles_column}
+    tally = Tally()
+    with output(out, format, settings=settings, whole=on_invalid == "fail") as file:
+        for table in itertools.chain([first], tables):
+            found = answer(table, compute)
+            tally = tally.plus(found)
+            kept = found.settled(on_invalid)
+            file.write(kept.beside(results(kept), reasons=on_invalid == "keep"), kept.valid)
+    return tally

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 if TYPE_CHECKING:
-    from chainrule.fingerprints.fingerprinting import Tally
+    from chainrule.fingerprints.answers import Tally
     from chainrule.fingerprints.tables import Table
 
 

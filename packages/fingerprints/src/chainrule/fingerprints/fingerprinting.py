@@ -7,20 +7,19 @@ One can
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from chainrule.fingerprints.answers import Answers, OnInvalid, answer
+from chainrule.fingerprints.answers import Answers, OnInvalid, Tally, write_answers
 from chainrule.fingerprints.circular import circular_fingerprints
 from chainrule.fingerprints.molecules import Molecules
-from chainrule.fingerprints.outputs import OutputFormat, output, output_format
+from chainrule.fingerprints.outputs import OutputFormat, output_format
 from chainrule.fingerprints.similarity import pack_bits
 from chainrule.fingerprints.tables import Table
 
@@ -48,25 +47,6 @@ class Circular:
             )
 
 
-class Tally(NamedTuple):
-    """How the rows of a file fared."""
-
-    rows: int = 0
-    without: int = 0  # an answer
-    left_to_rdkit: int = 0
-    first_left: str = ""  # which row that was, and why
-
-    def plus(self, found: Answers) -> Tally:
-        left = np.flatnonzero(found.valid & ~found.is_graph)
-        first = f"row {found.rows[left[0]]}: {found.reasons[left[0]]}" if len(left) else ""
-        return Tally(
-            self.rows + len(found.rows),
-            self.without + int((~found.valid).sum()),
-            self.left_to_rdkit + len(left),
-            self.first_left or first,
-        )
-
-
 def write_fingerprints(
     tables: Iterable[Table],
     out: str | Path,
@@ -90,21 +70,16 @@ def write_fingerprints(
     """
     format = output_format(out, format)
     is_text = format in ("csv", "tsv")
-    tables = iter(tables)
-    first = next(tables)
+
+    def results(found: Answers) -> dict[str, np.ndarray]:
+        values = found.values
+        if isinstance(compute, Circular):
+            numbers = np.where(found.valid[:, None], values, 0)
+            whole = numbers.astype(np.uint32 if compute.counts else np.uint8)
+            values = whole if is_text or compute.counts else pack_bits(whole)
+        return {"fp" if is_text else "fingerprint": values}
+
     made_with = asdict(compute) if isinstance(compute, Circular) else settings or {}
-    settings = {**made_with, "smiles_column": first.smiles_column}
-    tally = Tally()
-    with output(out, format, settings=settings, whole=on_invalid == "fail") as file:
-        for table in itertools.chain([first], tables):
-            found = answer(table, compute)
-            tally = tally.plus(found)
-            kept = found.settled(on_invalid)
-            values = kept.values
-            if isinstance(compute, Circular):
-                numbers = np.where(kept.valid[:, None], values, 0)
-                whole = numbers.astype(np.uint32 if compute.counts else np.uint8)
-                values = whole if is_text or compute.counts else pack_bits(whole)
-            name = "fp" if is_text else "fingerprint"
-            file.write(kept.beside({name: values}, reasons=on_invalid == "keep"), kept.valid)
-    return tally
+    return write_answers(
+        tables, out, compute, results, settings=made_with, on_invalid=on_invalid, format=format
+    )

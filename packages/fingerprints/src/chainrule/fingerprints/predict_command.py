@@ -6,18 +6,16 @@ One can
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from chainrule.fingerprints.answers import OnInvalid, answer
-from chainrule.fingerprints.fingerprinting import Tally
+from chainrule.fingerprints.answers import Answers, OnInvalid, Tally, write_answers
 from chainrule.fingerprints.fitting import knows_spread
 from chainrule.fingerprints.molecules import Molecules
-from chainrule.fingerprints.outputs import OutputFormat, output
+from chainrule.fingerprints.outputs import OutputFormat
 from chainrule.fingerprints.prediction import predict, predict_distribution
 from chainrule.fingerprints.saved import SavedModel
 from chainrule.fingerprints.tables import Table
@@ -49,17 +47,13 @@ def write_predictions(
             return np.stack(both, axis=2).reshape(len(molecules), -1)
         return predict(saved.model, molecules).reshape(len(molecules), -1)
 
-    tables = iter(tables)
-    first = next(tables)
-    tally = Tally()
-    with output(out, format, settings={"targets": saved.targets}, whole=on_invalid == "fail") as file:
-        for table in itertools.chain([first], tables):
-            found = answer(table, compute)
-            tally = tally.plus(found)
-            kept = found.settled(on_invalid)
-            columns = dict(zip(names, kept.values.T.astype(np.float32), strict=True))
-            file.write(kept.beside(columns, reasons=on_invalid == "keep"), kept.valid)
-    return tally
+    def results(found: Answers) -> dict[str, np.ndarray]:
+        return dict(zip(names, found.values.T.astype(np.float32), strict=True))
+
+    settings = {"targets": saved.targets}
+    return write_answers(
+        tables, out, compute, results, settings=settings, on_invalid=on_invalid, format=format
+    )
 
 
 def _names(saved: SavedModel) -> Iterator[str]:

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt32
 
-from chainrule.fingerprints.answers import REASON, Answers, OnInvalid, answer
+from chainrule.fingerprints.answers import REASON, Answers, OnInvalid, Tally, answer
 from chainrule.fingerprints.archives import Texts, read_archive
-from chainrule.fingerprints.fingerprinting import Circular, Tally
+from chainrule.fingerprints.fingerprinting import Circular
 from chainrule.fingerprints.outputs import OutputFormat, output
 from chainrule.fingerprints.similarity import most_similar, pack_bits
 from chainrule.fingerprints.tables import Table
