@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
+from chainrule.fingerprints.whole_files import write_whole
 
 
 class AnotherRun(ValueError):
@@ -136,13 +136,6 @@ class RunFolder:
         assert self.path is not None
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self.path / "checkpoints", options=options)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file has the old content or the new, whenever the process is killed."""
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def _digest(data: Sequence[Any]) -> str:

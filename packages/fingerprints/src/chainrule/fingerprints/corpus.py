@@ -17,7 +17,6 @@ import gzip
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from chainrule.fingerprints.molecules import (
     save_molecules,
 )
 from chainrule.fingerprints.parallel import ordered_map
+from chainrule.fingerprints.whole_files import write_whole
 
 MANIFEST = "manifest.json"
 
@@ -274,6 +274,4 @@ def _write_manifest(folder: Path, shard_rows: int, shards: Sequence[Shard], *, c
         "source_sha256": _digest_of_rows([shard.source_sha256 for shard in shards]),
         "shards": [dataclasses.asdict(shard) for shard in shards],
     }
-    part = folder / f"{MANIFEST}.part"
-    part.write_text(json.dumps(manifest, indent=1) + "\n")
-    os.replace(part, folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")

@@ -21,7 +21,6 @@ import jax
 import numpy as np
 from flax import nnx
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from chainrule.fingerprints.checkpoint import AnotherRun
@@ -31,6 +30,7 @@ from chainrule.fingerprints.draw import BLUE, ORANGE, draw_fragments
 from chainrule.fingerprints.explain import most_predictive_features, top_fragments
 from chainrule.fingerprints.methods import DEMO_METHODS, NEURAL_TRAINING
 from chainrule.fingerprints.model import PropertyModel
+from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.published import NEURAL_NET
 from chainrule.fingerprints.splits import Split, contiguous_folds, random_splits
 from chainrule.fingerprints.training import train
@@ -88,8 +88,7 @@ def run(
     )
     runs = out / "runs" / f"{data}-seed{seed}{'-quick' if quick else ''}-{len(chosen)}splits"
     outcomes: list[Outcome] = []
-    with _progress(console) as progress, _in_words_of_the_command():
-        task = progress.add_task("", total=METHODS * len(chosen))
+    with bar(console, METHODS * len(chosen)) as move, _in_words_of_the_command():
         for outcome in compare(
             dataset,
             chosen,
@@ -100,7 +99,7 @@ def run(
             resume=resume,
         ):
             outcomes.append(outcome)
-            progress.update(task, advance=1, description=outcome.method)
+            move(advance=1, description=outcome.method)
             if not console.is_terminal and len(outcomes) % METHODS == 0:
                 seconds = time.perf_counter() - start
                 console.print(f"split {outcome.split + 1} of {len(chosen)} done, {seconds:.0f} s")
@@ -158,18 +157,6 @@ def _plotting():
             f"{error}; the demo draws pictures: pip install 'chainrule-fingerprints[plot]'"
         ) from None
     return plot_predictions
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def _print(console: Console, dataset: Dataset, rows: Sequence[Row], n_splits: int, quick: bool) -> None:

@@ -26,12 +26,12 @@ from chainrule.fingerprints.batches import MoleculeBatch
 from chainrule.fingerprints.circular import Rule, circular_fingerprints
 from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, ModelConfig, TrainConfig
 from chainrule.fingerprints.fingerprinting import Kind
-from chainrule.fingerprints.fitting import Fitted, fit, knows_spread
+from chainrule.fingerprints.fitting import Fitted, fit
 from chainrule.fingerprints.model import PropertyModel
 from chainrule.fingerprints.molecules import Molecules, featurize
 from chainrule.fingerprints.neural import NeuralFingerprint, neural_fingerprint
 from chainrule.fingerprints.objective import Prediction
-from chainrule.fingerprints.prediction import predict, predict_distribution
+from chainrule.fingerprints.prediction import knows_spread, predict, predict_distribution
 from chainrule.fingerprints.splits import Split, random_splits
 
 try:

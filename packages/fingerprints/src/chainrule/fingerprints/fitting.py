@@ -23,7 +23,13 @@ from chainrule.fingerprints.configs import ModelConfig, TrainConfig
 from chainrule.fingerprints.model import Ensemble, PropertyModel
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.objective import Prediction
-from chainrule.fingerprints.prediction import LEAST_ROWS, calibrate, predict, predict_distribution
+from chainrule.fingerprints.prediction import (
+    LEAST_ROWS,
+    calibrate,
+    knows_spread,
+    predict,
+    predict_distribution,
+)
 from chainrule.fingerprints.saved import save_model
 from chainrule.fingerprints.splits import Split
 from chainrule.fingerprints.training import Metrics, train
@@ -135,11 +141,6 @@ def _warm(
         models.append(PropertyModel(**arguments, targets=columns, rngs=nnx.Rngs(1000 * seed + k)))
         nnx.update(models[-1].fingerprint, nnx.state(model.fingerprint))
     return Ensemble(models) if several else models[0]
-
-
-def knows_spread(model: PropertyModel | Ensemble) -> bool:
-    several = isinstance(model, Ensemble) and model.size > 1
-    return model.task == "mean_variance" or (model.task == "regression" and several)
 
 
 def assess_rows(

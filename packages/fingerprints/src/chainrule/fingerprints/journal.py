@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from chainrule.fingerprints.checkpoint import write_whole
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
+from chainrule.fingerprints.whole_files import write_whole
 
 
 class Journal:

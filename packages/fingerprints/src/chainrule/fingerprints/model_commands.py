@@ -81,8 +81,6 @@ class Train:
     def run(self) -> None:
         from chainrule.fingerprints.train_command import run
 
-        if self.splitting.split == "column" and not self.splitting.split_column:
-            raise ValueError("--split column needs --split-column, the name of the column that says it")
         run(self)
 
 

@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from chainrule.fingerprints.answers import Answers, OnInvalid, Tally, write_answers
-from chainrule.fingerprints.fitting import knows_spread
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.outputs import OutputFormat
-from chainrule.fingerprints.prediction import predict, predict_distribution
+from chainrule.fingerprints.prediction import knows_spread, predict, predict_distribution
 from chainrule.fingerprints.saved import SavedModel
 from chainrule.fingerprints.tables import Table
 

@@ -56,13 +56,18 @@ def predict_distribution(model: Known, inputs: Inputs) -> Prediction:
     Raises:
         ValueError: the model knows no spread.
     """
-    several = isinstance(model, Ensemble) and model.size > 1
-    if model.task == "classification" or (model.task == "regression" and not several):
+    if not knows_spread(model):
         raise ValueError(
             "the model says nothing about its own errors: train an Ensemble of models, or one with "
             "task='mean_variance'. (The probabilities of a classification say it by themselves.)"
         )
     return _distribution(model, inputs)
+
+
+def knows_spread(model: Known) -> bool:
+    """Whether a model says how far off it may be: by itself, or by its members' disagreement."""
+    several = isinstance(model, Ensemble) and model.size > 1
+    return model.task == "mean_variance" or (model.task == "regression" and several)
 
 
 def calibrate(

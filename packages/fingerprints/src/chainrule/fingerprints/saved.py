@@ -22,11 +22,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
-from chainrule.fingerprints.checkpoint import write_whole
 from chainrule.fingerprints.configs import ModelConfig
 from chainrule.fingerprints.model import Ensemble, PropertyModel
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 from chainrule.fingerprints.prediction import predict
+from chainrule.fingerprints.whole_files import write_whole
 
 FORMAT = 1  # of the folder
 

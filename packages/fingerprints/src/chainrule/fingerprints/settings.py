@@ -18,8 +18,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from chainrule.fingerprints.checkpoint import write_whole
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
+from chainrule.fingerprints.whole_files import write_whole
 
 Features = Literal["bits", "counts", "log counts"]  # of a circular fingerprint; log counts: log(1 + count)
 

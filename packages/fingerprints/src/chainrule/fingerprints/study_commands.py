@@ -83,8 +83,6 @@ class Tune:
     def run(self) -> None:
         from chainrule.fingerprints.tune_command import run
 
-        if self.splitting.split == "column" and not self.splitting.split_column:
-            raise ValueError("--split column needs --split-column, the name of the column that says it")
         run(self)
 
 

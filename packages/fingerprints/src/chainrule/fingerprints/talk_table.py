@@ -21,14 +21,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from chainrule.fingerprints.checkpoint import write_whole
 from chainrule.fingerprints.comparison import Outcome, Row, compare, summarize
 from chainrule.fingerprints.datasets import SOURCES, Dataset, find, load
 from chainrule.fingerprints.journal import Journal, digest
 from chainrule.fingerprints.methods import NEURAL, TABLE_METHODS
+from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.published import PUBLISHED
 from chainrule.fingerprints.settings import (
     Neural,
@@ -40,12 +39,12 @@ from chainrule.fingerprints.settings import (
     write_settings,
 )
 from chainrule.fingerprints.splits import contiguous_folds
-from chainrule.fingerprints.tuning import trainings
+from chainrule.fingerprints.tuning import ATOMS_PER_SECOND, trainings
+from chainrule.fingerprints.whole_files import write_whole
 
 ROWS = {"delaney": None, "malaria": 10_000, "cep": 20_000}  # of the files, as in the original
 FOLDS = 5
 ATOMS = {"delaney": 13.3, "malaria": 30.4, "cep": 27.7}  # of a molecule, on average
-ATOMS_PER_SECOND = 100_000  # in a training, on two cores; for the estimate only
 HEADER = ("method", "MSE", "standard error", "RMSE", "standard error", "talk's MSE", "paper's MSE")
 
 
@@ -99,8 +98,8 @@ def run(
         )
         found[name] = [_read(entry) for entry in journal.entries if entry["fold"] < folds]
         splits = contiguous_folds(len(dataset), FOLDS)[:folds]
-        with _progress(console, len(TABLE_METHODS) * folds) as (progress, task):
-            progress.update(task, completed=len(found[name]))
+        with bar(console, len(TABLE_METHODS) * folds) as move:
+            move(completed=len(found[name]))
             for outcome in compare(
                 dataset,
                 splits,
@@ -114,7 +113,7 @@ def run(
             ):
                 journal.append(_entry(outcome))
                 found[name].append(outcome)
-                progress.update(task, advance=1, description=f"{name}, {outcome.method}")
+                move(advance=1, description=f"{name}, {outcome.method}")
                 if outcome.method == TABLE_METHODS[-1]:
                     _save(out, datasets, found)
                     if not console.is_terminal:
@@ -172,27 +171,6 @@ def _read(entry: Mapping) -> Outcome:
     return Outcome(
         entry["method"], entry["fold"], entry["test_mse"], entry["choice"], empty, empty, None, settings
     )
-
-
-class _progress:
-    """A bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, console: Console, total: int):
-        columns = (
-            TextColumn("{task.description:32}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self.total = total
-
-    def __enter__(self):
-        self.progress.start()
-        return self.progress, self.progress.add_task("", total=self.total)
-
-    def __exit__(self, *_):
-        self.progress.stop()
 
 
 def _save(out: Path, datasets: Mapping[str, Dataset], found: Mapping[str, Sequence[Outcome]]) -> list[Path]:

@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Lines
 
-from chainrule.fingerprints.fitting import Fitted, fit, knows_spread
+from chainrule.fingerprints.fitting import Fitted, fit
 from chainrule.fingerprints.molecules import Molecules
-from chainrule.fingerprints.prediction import predict, predict_distribution
+from chainrule.fingerprints.prediction import knows_spread, predict, predict_distribution
+from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.saved import load_model
 from chainrule.fingerprints.splits import Split
 from chainrule.fingerprints.tables import Table, read_table
 
 if TYPE_CHECKING:
     from chainrule.fingerprints.model_commands import Train
+    from chainrule.fingerprints.study_commands import Tune
 
 
 def run(options: Train) -> Fitted:
@@ -38,21 +39,13 @@ def run(options: Train) -> Fitted:
     console = Console(soft_wrap=True)
     start = time.perf_counter()
     started = load_model(options.start_from).model if options.start_from else None
-    splitting = options.splitting
-    asked = [*options.targets, *([splitting.split_column] if splitting.split_column else [])]
-    table = read_table(options.input, columns=asked, **vars(options.reading))
-    molecules = table.molecules()
-    targets = np.stack([numbers(table, name) for name in options.targets], axis=1)
-    rows = usable_rows(table, molecules, targets, options.on_invalid, console)
-    molecules, targets = molecules.take(rows), targets[rows]
-    labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
-    split = splitting.of(labels, molecules)
+    molecules, targets, split = read_measured(options, console)
     console.print(
         f"{len(split.train)} rows to train, {len(split.validation)} to choose by, {len(split.test)} to test; "
         f"{options.training.steps} steps at most. Resume with --resume after a kill.",
         highlight=False,
     )
-    with _progress(options.training.steps) as (progress, task):
+    with bar(Console(stderr=True), options.training.steps, "training") as move:
         fitted = fit(
             molecules,
             targets[:, 0] if targets.shape[1] == 1 else targets,
@@ -63,7 +56,7 @@ def run(options: Train) -> Fitted:
             start_from=started,
             run_dir=options.out / "run",
             resume=options.resume,
-            log=lambda metrics: progress.update(task, completed=metrics["step"]),
+            log=lambda metrics: move(completed=metrics["step"]),
         )
     fitted.save(options.out, targets=options.targets, units=options.units)
     tested = _save_tested(options.out / "test-predictions.csv", fitted, molecules, targets, split, options)
@@ -74,7 +67,26 @@ def run(options: Train) -> Fitted:
     return fitted
 
 
-def numbers(table: Table, name: str) -> np.ndarray:
+def read_measured(options: Train | Tune, console: Console) -> tuple[Molecules, np.ndarray, Split]:
+    """The molecules of a table that have a target, rows x targets of them, and which are for what.
+
+    Raises:
+        ValueError: an option or a cell makes no sense.
+    """
+    splitting = options.splitting
+    if splitting.split == "column" and not splitting.split_column:
+        raise ValueError("--split column needs --split-column, the name of the column that says it")
+    asked = [*options.targets, *([splitting.split_column] if splitting.split_column else [])]
+    table = read_table(options.input, columns=asked, **vars(options.reading))
+    molecules = table.molecules()
+    targets = np.stack([_numbers(table, name) for name in options.targets], axis=1)
+    rows = _usable_rows(table, molecules, targets, options.on_invalid, console)
+    molecules, targets = molecules.take(rows), targets[rows]
+    labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
+    return molecules, targets, splitting.of(labels, molecules)
+
+
+def _numbers(table: Table, name: str) -> np.ndarray:
     """A column as numbers; NaN where the cell is empty."""
     values = np.full(len(table), np.nan)
     for row, cell in enumerate(table.columns[name]):
@@ -90,7 +102,7 @@ def numbers(table: Table, name: str) -> np.ndarray:
     return values
 
 
-def usable_rows(
+def _usable_rows(
     table: Table, molecules: Molecules, targets: np.ndarray, on_invalid: str, console: Console
 ) -> np.ndarray:
     """The rows that are molecules and have a target."""
@@ -106,23 +118,6 @@ def usable_rows(
             f"{len(wrong)} of {len(table)} rows are left out; the first is {first}", highlight=False
         )
     return np.flatnonzero(molecules.valid & measured)
-
-
-class _progress:
-    """A bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, steps: int):
-        console = Console(stderr=True)
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self.steps = steps
-
-    def __enter__(self):
-        self.progress.start()
-        return self.progress, self.progress.add_task("training", total=self.steps)
-
-    def __exit__(self, *_):
-        self.progress.stop()
 
 
 def _save_tested(

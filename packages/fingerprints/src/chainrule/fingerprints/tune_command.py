@@ -13,24 +13,21 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Lines
 
-from chainrule.fingerprints.checkpoint import write_whole
 from chainrule.fingerprints.commands import names
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
+from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.settings import Neural
-from chainrule.fingerprints.tables import read_table
-from chainrule.fingerprints.train_command import numbers, usable_rows
-from chainrule.fingerprints.tuning import Trial, trainings, tune
+from chainrule.fingerprints.train_command import read_measured
+from chainrule.fingerprints.tuning import ATOMS_PER_SECOND, Trial, trainings, tune
+from chainrule.fingerprints.whole_files import write_whole
 
 if TYPE_CHECKING:
     from chainrule.fingerprints.study_commands import Tune
 
 SHOWN = 5
-ATOMS_PER_SECOND = 100_000  # in a training, on two cores; for the estimate only
 
 
 def run(options: Tune) -> list[Trial[Neural]]:
@@ -43,15 +40,7 @@ def run(options: Tune) -> list[Trial[Neural]]:
     console = Console(soft_wrap=True)
     start = time.perf_counter()
     training = TrainConfig(steps=options.steps, batch_size=options.batch_size, seed=options.seed)
-    splitting = options.splitting
-    asked = [*options.targets, *([splitting.split_column] if splitting.split_column else [])]
-    table = read_table(options.input, columns=asked, **vars(options.reading))
-    molecules = table.molecules()
-    targets = np.stack([numbers(table, name) for name in options.targets], axis=1)
-    rows = usable_rows(table, molecules, targets, options.on_invalid, console)
-    molecules, targets = molecules.take(rows), targets[rows]
-    labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
-    split = splitting.of(labels, molecules)
+    molecules, targets, split = read_measured(options, console)
     atoms = options.batch_size * molecules.atoms_per_molecule.mean()
     steps = sum(part * options.steps * many for part, many in trainings(options.trials))
     console.print(
@@ -60,16 +49,8 @@ def run(options: Tune) -> list[Trial[Neural]]:
         "on 2 cores, and compilations. Resume with --resume after a kill.",
         highlight=False,
     )
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not Console(stderr=True).is_terminal,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("trials", total=sum(many for _, many in trainings(options.trials)))
+    total = sum(many for _, many in trainings(options.trials))
+    with bar(Console(stderr=True), total, "trials") as move:
         found = tune(
             molecules,
             targets[:, 0] if targets.shape[1] == 1 else targets,
@@ -81,7 +62,7 @@ def run(options: Tune) -> list[Trial[Neural]]:
             variants=names(options.variants),
             record=options.out / "trials.jsonl",
             resume=options.resume,
-            log=lambda trial: progress.advance(task),
+            log=lambda trial: move(advance=1),
         )
     best = found[0]
     if not math.isfinite(best.error):

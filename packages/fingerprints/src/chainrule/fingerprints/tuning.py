@@ -32,6 +32,7 @@ from chainrule.fingerprints.settings import CircularNet, Features, Neural, setti
 from chainrule.fingerprints.splits import Split
 from chainrule.fingerprints.training import TrainingDiverged, train
 
+ATOMS_PER_SECOND = 100_000  # in a training, on two cores; for estimates of the time only
 RUNGS = ((4, 1), (2, 3), (1, 9))  # what the steps are divided by; of how many trials one comes so far
 
 # Sizes are on a coarse grid: trials that share their sizes share a compilation, and no validation set here
