@@ -19,7 +19,7 @@ from chainrule.fingerprints import (
 from chainrule.fingerprints.__main__ import main
 from chainrule.fingerprints.comparison import Outcome, compare, summarize
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
-from chainrule.fingerprints.methods import DEMO_METHODS, TABLE_METHODS, Methods
+from chainrule.fingerprints.methods import DEMO_METHODS, MESSAGES_NET, TALK_METHODS, Methods
 from chainrule.fingerprints.published import (
     CIRCULAR_LINEAR,
     CIRCULAR_NET,
@@ -118,7 +118,7 @@ def test_the_shipped_settings_are_of_methods_of_the_table():
     shipped = shipped_settings()
     assert set(shipped) == set(PUBLISHED)
     for methods in shipped.values():
-        assert set(methods) <= set(TABLE_METHODS)
+        assert set(methods) <= {*TALK_METHODS, MESSAGES_NET}
         assert all(len(entries) in (1, 5) for entries in methods.values())
 
 
@@ -165,7 +165,7 @@ def small_table(tmp_path, monkeypatch):
     (tmp_path / "malaria" / "malaria-processed.csv").write_text("\n".join(["smiles,activity", *rows, ""]))
     write_settings(tmp_path / "mine.json", {"malaria": SETTINGS})
     methods = (MEAN, CIRCULAR_LINEAR, CIRCULAR_NET, NEURAL_NET)
-    monkeypatch.setattr("chainrule.fingerprints.talk_table.TABLE_METHODS", methods)
+    monkeypatch.setattr("chainrule.fingerprints.talk_table.TALK_METHODS", methods)
 
     def run(*options, out="out", settings=tmp_path / "mine.json"):
         arguments = ["--data-dir", tmp_path, "-o", tmp_path / out, "--settings", settings, "--folds", "2"]

@@ -3,15 +3,17 @@
 import dataclasses
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from rdkit import Chem
+from rdkit import Chem, RDConfig
 
 from chainrule.fingerprints import Molecules, canonical_smiles, featurize, molecules, morgan_fingerprints
 from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES
+from chainrule.fingerprints.graphs import LARGE, parse
 from chainrule.fingerprints.parallel import ordered_map
-from chainrule.fingerprints.smiles import MAX_CHARACTERS, parse, read
+from chainrule.fingerprints.smiles import MAX_CHARACTERS, read
 
 
 def test_every_bad_row_is_kept_with_its_reason_and_the_rest_goes_on():
@@ -136,30 +138,20 @@ def test_an_empty_table_is_a_table():
 def test_features_are_what_rdkit_says(table):
     assert table.atoms.shape[1] == len(ATOM_FEATURES) == 62
     assert table.bonds.shape[1] == len(BOND_FEATURES) == 6
-    name = {feature: i for i, feature in enumerate(ATOM_FEATURES)}
-    at = 0
-    for smiles in table.smiles:
-        for atom in Chem.MolFromSmiles(smiles).GetAtoms():
-            expected = {
-                f"symbol={atom.GetSymbol()}",
-                f"degree={atom.GetDegree()}",
-                f"hydrogens={atom.GetTotalNumHs()}",
-                f"implicit_valence={atom.GetNumImplicitHs()}",
-            } | ({"aromatic"} if atom.GetIsAromatic() else set())
-            assert {f for f, i in name.items() if table.atoms[at, i]} == expected
-            at += 1
-    assert at == len(table.atoms)
     kinds = table.bonds[:, :4].sum(axis=1)
     assert (kinds == 1).all()
     benzene = table.take([3])
     assert benzene.bonds.tolist() == [[0, 0, 0, 1, 1, 1]] * 6
 
 
+ODD = "*C N->[Pt](<-N)(Cl)Cl C~C C$C F/C=C/F [H]B1([H])[H]B([H])([H])[H]1 [2H]C bad [Xe]C.C [CH2] BB".split()
+ODD += "FS(F)(F)(F)(F)F [nH]1cccc1 C1=CNC=C1 [Fe]123456C7C1C2C3C4C57 C[Mg]Br [Na+].[Cl-] CN(=O)=O".split()
+ODD += ["C" * (LARGE + 1) + "C=O", "C1CC1" * 30, "c1cc[se]c1", "C1=C[SiH2]C=C1", "[H][H]", "[C-]#[O+]"]
+
+
 def test_rows_read_together_are_what_each_row_is_by_itself(table):
     """Dative, zero-order, quadruple and directed bonds too; bad rows do not shift their neighbours."""
-    odd = "*C N->[Pt](<-N)(Cl)Cl C~C C$C F/C=C/F [H]B1([H])[H]B([H])([H])[H]1 [2H]C bad [Xe]C.C [CH2]".split()
-    odd += "FS(F)(F)(F)(F)F [nH]1cccc1 C1=CNC=C1 [Fe]123456C7C1C2C3C4C57".split()
-    rows = [*odd, *table.smiles]
+    rows = [*ODD, *table.smiles]
     together = parse(rows)
     first = 0
     for row, text in enumerate(rows):
@@ -171,17 +163,64 @@ def test_rows_read_together_are_what_each_row_is_by_itself(table):
         mine = (together.bond_ends[:, 0] >= first) & (together.bond_ends[:, 0] < last)
         np.testing.assert_array_equal(together.bond_ends[mine] - first, alone.bond_ends)
         np.testing.assert_array_equal(together.bonds[mine], alone.bonds)
-        if alone.valid[0]:
-            bonds = read(text).GetBonds()
-            np.testing.assert_array_equal(together.bond_types[mine], [int(b.GetBondType()) for b in bonds])
-            names = [{BOND_FEATURES[i] for i in np.flatnonzero(row)} for row in together.bonds[mine]]
-            assert names == [named(bond) for bond in bonds]
+        np.testing.assert_array_equal(together.bond_types[mine], alone.bond_types)
         first = last
     assert first == len(together.atoms)
     assert "Xe is read as 'other element'" in together.reasons[rows.index("[Xe]C.C")]
 
 
-def named(bond):
+def assert_all_are_what_rdkit_says(rows):
+    """RDKit is asked about every atom and every bond; we ask about few, see `graphs`."""
+    graphs = parse(rows)
+    atom = bond = 0
+    for row in np.flatnonzero(graphs.valid):
+        mol = read(rows[row])
+        for place, here in enumerate(mol.GetAtoms()):
+            names = {ATOM_FEATURES[i] for i in np.flatnonzero(graphs.atoms[atom + place])}
+            assert names == named_atom(here), rows[row]
+        bonds = {(b.GetBeginAtomIdx(), b.GetEndAtomIdx()): b for b in mol.GetBonds()}
+        bonds = {tuple(sorted(ends)): b for ends, b in bonds.items()}
+        mine = slice(bond, bond + len(bonds))
+        assert [tuple(ends) for ends in (graphs.bond_ends[mine] - atom).tolist()] == sorted(bonds), rows[row]
+        in_order = [bonds[ends] for ends in sorted(bonds)]
+        np.testing.assert_array_equal(graphs.bond_types[mine], [int(b.GetBondType()) for b in in_order])
+        names = [{BOND_FEATURES[i] for i in np.flatnonzero(features)} for features in graphs.bonds[mine]]
+        assert names == [named_bond(b) for b in in_order], rows[row]
+        atom, bond = atom + mol.GetNumAtoms(), bond + len(bonds)
+    assert (atom, bond) == (len(graphs.atoms), len(graphs.bonds))
+
+
+def test_what_is_derived_of_atoms_and_bonds_is_what_rdkit_says_of_each(table):
+    """Together, as an atom may be taken for another of the same invariant; Kekulé's spellings and those
+    with all hydrogens too."""
+    readable = [Chem.MolFromSmiles(text) for text in table.smiles]
+    spelled = [Chem.MolToSmiles(mol, kekuleSmiles=True) for mol in readable]
+    spelled += [Chem.MolToSmiles(mol, allHsExplicit=True) for mol in readable]
+    assert_all_are_what_rdkit_says([*ODD, *table.smiles, *spelled])
+    assert_all_are_what_rdkit_says([])
+    assert_all_are_what_rdkit_says(["bad"])
+
+
+@pytest.mark.slow
+def test_molecules_of_the_cancer_institute_are_what_rdkit_says_of_each():
+    file = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
+    rows = [line.split()[0] for line in file.read_text().splitlines()[::3]]
+    for start in range(0, len(rows), 1000):
+        assert_all_are_what_rdkit_says(rows[start : start + 1000])
+
+
+def named_atom(atom):
+    """The features of an atom by name."""
+    symbol = atom.GetSymbol() if f"symbol={atom.GetSymbol()}" in ATOM_FEATURES else "other"
+    return {
+        f"symbol={symbol}",
+        f"degree={atom.GetDegree()}",
+        f"hydrogens={min(atom.GetTotalNumHs(), 4)}",
+        f"implicit_valence={min(atom.GetNumImplicitHs(), 5)}",
+    } | ({"aromatic"} if atom.GetIsAromatic() else set())
+
+
+def named_bond(bond):
     """The features of a bond by name; a dative or zero-order one has no kind."""
     kind = {str(bond.GetBondType()).lower()} & set(BOND_FEATURES)
     facts = {"conjugated": bond.GetIsConjugated(), "in_ring": bond.IsInRing()}

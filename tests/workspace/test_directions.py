@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 ABOVE_THE_PACKAGES = {"report", "examples", "benchmarks", "tests"}
 ONLY_IN = {"flax": {"fingerprints", "svae"}, "rdkit": {"fingerprints"}}
-MODULES_THAT_MEET = {"rdkit": 2}  # at most so many modules of a package
+MODULES_THAT_MEET = {"rdkit": 3}  # at most so many of a package: one reads, one takes apart, one draws
 ONLY_IN_MODULES = {"matplotlib": "plot.py", "sklearn": "estimators.py"}  # of any package
 ORACLES_AND_PEERS = {
     *("pandas", "datamol", "torch", "torch_geometric", "tensorflow"),
@@ -176,7 +176,7 @@ def test_each_rule_bites(tmp_path, path, line, complaint):
     assert found.startswith(path) and complaint in found
 
 
-def test_a_third_module_that_meets_molecules_is_too_many(tmp_path):
-    files = {f"{PRINTS}/{name}.py": "import rdkit" for name in "abc"}
+def test_a_fourth_module_that_meets_molecules_is_too_many(tmp_path):
+    files = {f"{PRINTS}/{name}.py": "import rdkit" for name in "abcd"}
     (found,) = violations(fake_house(tmp_path, files))
-    assert "rdkit in ['a.py', 'b.py', 'c.py']" in found
+    assert "rdkit in ['a.py', 'b.py', 'c.py', 'd.py']" in found

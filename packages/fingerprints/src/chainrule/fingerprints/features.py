@@ -77,7 +77,10 @@ BOND_FEATURES = ("single", "double", "triple", "aromatic", "conjugated", "in_rin
 OTHER = len(ELEMENTS)
 SYMBOL_OF_NUMBER = np.full(256, OTHER)  # by atomic number: its place in ELEMENTS
 SYMBOL_OF_NUMBER[list(ELEMENTS.values())] = range(OTHER)
-BOND_TYPES = np.array([1, 2, 3, 12], np.uint8)  # RDKit's numbers for the first four of BOND_FEATURES
+NONMETALS = np.zeros(256, bool)  # by atomic number, and half-metals; hydrogen, as an atom, is not among them
+NONMETALS[[ELEMENTS[symbol] for symbol in "B C N O F Si P S Cl As Se Br I".split()]] = True
+SINGLE, AROMATIC = 1, 12
+BOND_TYPES = np.array([SINGLE, 2, 3, AROMATIC], np.uint8)  # RDKit's numbers for the first of BOND_FEATURES
 
 
 def atom_features(

@@ -27,12 +27,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
 from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
+from chainrule.fingerprints.graphs import Graphs, parse
 from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.rows import as_rows, gather_ranges
-from chainrule.fingerprints.smiles import Graphs, parse, rdkit_fingerprints
+from chainrule.fingerprints.smiles import rdkit_fingerprints
 
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
-FEATURIZER_VERSION = 2
+FEATURIZER_VERSION = 3
 _ROWS_AT_ONCE = 256  # few enough that what RDKit keeps of them is small
 _TEXTS = ("smiles", "reasons")
 _COUNTS = ("atom_counts", "bond_counts")

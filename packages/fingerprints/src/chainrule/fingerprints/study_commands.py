@@ -36,6 +36,8 @@ class Table:
     """A file such as --out gets; default: those shipped, which the folds' validation rows chose."""
     trials: int = 0
     """Choose settings anew, in each fold, by a search of so many trials on its validation rows."""
+    messages: bool = False
+    """A sixth row, which the talk does not have: the variant "messages" of the neural fingerprint."""
     resume: bool = False
     """Keep what --out has of this run, and go on from there."""
 
@@ -58,7 +60,7 @@ class Tune:
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
     splitting: OmitArgPrefixes[Splitting] = field(default_factory=Splitting)
     trials: int = 20
-    """Settings that are drawn; all get a quarter of the steps, the best third half, the best ninth all."""
+    """Settings that are tried; all get a quarter of the steps, the best third half, the best ninth all."""
     steps: int = 1000
     """Of the longest trainings."""
     batch_size: int = 100

@@ -26,7 +26,7 @@ from rich.table import Table
 from chainrule.fingerprints.comparison import Outcome, Row, compare, summarize
 from chainrule.fingerprints.datasets import SOURCES, Dataset, find, load
 from chainrule.fingerprints.journal import Journal, digest
-from chainrule.fingerprints.methods import NEURAL, TABLE_METHODS
+from chainrule.fingerprints.methods import MESSAGES_NET, NEURAL, TALK_METHODS
 from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.published import PUBLISHED
 from chainrule.fingerprints.settings import (
@@ -58,6 +58,7 @@ def run(
     steps: int | None,
     settings: Path | None,
     trials: int,
+    messages: bool,
     resume: bool,
 ) -> dict[str, list[Row]]:
     """Compare, print, keep; see the command's `--help` for the arguments. Returns the rows of each set.
@@ -73,6 +74,7 @@ def run(
             raise ValueError(f"--{name} {value} must not be negative")
     if steps is not None and steps < 1:
         raise ValueError(f"--steps {steps} must be at least 1")
+    methods = (*TALK_METHODS, MESSAGES_NET) if messages else TALK_METHODS
     out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
     start = time.perf_counter()
@@ -80,10 +82,10 @@ def run(
     names = list(ROWS) if data == "all" else [data]
     for name in names:
         find(SOURCES[name], data_dir)  # what is missing is missed now, not after the first columns
-    minutes = sum(_minutes(name, of_sets.get(name, {}), folds, steps, trials) for name in names)
+    minutes = sum(_minutes(name, methods, of_sets.get(name, {}), folds, steps, trials) for name in names)
     search = f", a search of {trials} trials for each" if trials else ""
     console.print(
-        f"{len(TABLE_METHODS)} methods on {', '.join(names)}; {folds} of {FOLDS} contiguous folds{search}. "
+        f"{len(methods)} methods on {', '.join(names)}; {folds} of {FOLDS} contiguous folds{search}. "
         f"About {math.ceil(minutes)} minutes on 2 cores. Resume with --resume after a kill.",
         highlight=False,
     )
@@ -98,12 +100,12 @@ def run(
         )
         found[name] = [_read(entry) for entry in journal.entries if entry["fold"] < folds]
         splits = contiguous_folds(len(dataset), FOLDS)[:folds]
-        with bar(console, len(TABLE_METHODS) * folds) as move:
+        with bar(console, len(methods) * folds) as move:
             move(completed=len(found[name]))
             for outcome in compare(
                 dataset,
                 splits,
-                methods=TABLE_METHODS,
+                methods=methods,
                 refit=True,
                 seed=seed,
                 steps=steps,
@@ -114,7 +116,7 @@ def run(
                 journal.append(_entry(outcome))
                 found[name].append(outcome)
                 move(advance=1, description=f"{name}, {outcome.method}")
-                if outcome.method == TABLE_METHODS[-1]:
+                if outcome.method == methods[-1]:
                     _save(out, datasets, found)
                     if not console.is_terminal:
                         seconds = time.perf_counter() - start
@@ -127,10 +129,17 @@ def run(
     return {name: summarize(outcomes, PUBLISHED[name]) for name, outcomes in found.items()}
 
 
-def _minutes(name: str, settings: Mapping[str, OfFolds], folds: int, steps: int | None, trials: int) -> float:
+def _minutes(
+    name: str,
+    methods: Sequence[str],
+    settings: Mapping[str, OfFolds],
+    folds: int,
+    steps: int | None,
+    trials: int,
+) -> float:
     """What the neural trainings will take, which is most of it."""
     visited = 0.0
-    for method, default in NEURAL.items():
+    for method, default in ((method, NEURAL[method]) for method in methods if method in NEURAL):
         for fold in range(folds):
             of_method = of_fold(settings[method], fold) if method in settings else default
             training = of_method.training if isinstance(of_method, Neural) else default.training

@@ -4,12 +4,13 @@ One can
 - search a model for one's own molecules and targets (`tune`), stop the search anywhere and go on later,
 - do the same with settings of one's own making (`halving`).
 
-Trials are drawn at random. All are trained for a quarter of the steps, the best third for half of them,
-the best ninth for all; each training is a run of its own, its learning rate falling to zero. Only the
-validation rows decide, by the error after the last step.
+The first trial is what one would take without a search, the others are drawn at random. All are trained for
+a quarter of the steps, the best third for half of them, the best ninth for all; each training is a run of
+its own, its learning rate falling to zero. Only the validation rows decide, by the error after the last
+step.
 
-Source: the original's search (its launch_experiments.py), whose ranges these are, with wider networks and
-other variants; Jamieson and Talwalkar, AISTATS 2016 (successive halving).
+Source: the original's search (its launch_experiments.py), about whose ranges these are, with wider networks
+and other variants; Jamieson and Talwalkar, AISTATS 2016 (successive halving).
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ RUNGS = ((4, 1), (2, 3), (1, 9))  # what the steps are divided by; of how many t
 # Sizes are on a coarse grid: trials that share their sizes share a compilation, and no validation set here
 # could tell a width of 40 from one of 41.
 DEPTHS = (2, 3, 4, 5)
-WIDTHS = (20, 40, 64)
+WIDTHS = (20, 32, 48)
 LENGTHS = (32, 64, 128)
 HIDDEN = (50, 100)
 VARIANTS = ("talk", "messages")
 RADII = (1, 2, 3)  # of circular fingerprints, in bonds
 FEATURES: tuple[Features, ...] = ("bits", "counts", "log counts")
-LEARNING_RATE = (math.exp(-8), math.exp(-4))  # uniform in the logarithm
-WEIGHT_DECAY = (0.01, 3.0)  # likewise
+LEARNING_RATE = (math.exp(-7), math.exp(-5))  # uniform in the logarithm
+WEIGHT_DECAY = (0.001, 3.0)  # likewise
 
 Tunable = TypeVar("Tunable", Neural, CircularNet)
 
@@ -77,10 +78,12 @@ def tune(
     Args:
         molecules, targets: see `train`.
         split: its training rows train, its validation rows decide; the test rows are not looked at.
-        trials: settings that are drawn.
+        trials: settings that are tried.
         seed: of the draws.
-        model: whose `task` is kept; with `hidden` 0 the head stays linear.
-        training: whose batch size and seed are kept; its steps are those of the longest trainings.
+        model: the first trial's, if of one of the `variants`; `task` is kept in all, and with `hidden` 0
+            the head stays linear.
+        training: the first trial's. Batch size and seed are kept in all; the steps are those of the longest
+            trainings.
         variants: of the network, to draw from.
         record: a file that each trial is appended to.
         resume: take the trials that `record` has from there.
@@ -157,9 +160,10 @@ def trainings(trials: int) -> list[tuple[float, int]]:
 def neural_candidates(
     trials: int, seed: int, model: ModelConfig, training: TrainConfig, variants: Sequence[str] = VARIANTS
 ) -> list[Neural]:
-    """Settings of neural fingerprints drawn at random, see `tune`."""
+    """Settings of neural fingerprints, the first as given and the others drawn at random, see `tune`."""
     rng = _draws(trials, seed)
-    return [
+    first = [Neural(model, training)] if model.variant in variants else []
+    drawn = [
         Neural(
             replace(
                 model,
@@ -171,8 +175,9 @@ def neural_candidates(
             ),
             _drawn_training(rng, training),
         )
-        for _ in range(trials)
+        for _ in range(trials - len(first))
     ]
+    return first + drawn
 
 
 def circular_candidates(trials: int, seed: int, training: TrainConfig) -> list[CircularNet]:
