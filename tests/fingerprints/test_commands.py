@@ -173,7 +173,8 @@ def test_many_queries_and_many_devices_find_the_same(folder):
     assert run(*options, "-o", "one.csv") == 0
     found = neighbors("one.csv")
     assert len(found) == 300 * 5 and found[0][1:] == found[9 * 5][1:]
-    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    eight = "--xla_force_host_platform_device_count=8"
+    flags = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {eight}"}
     command = [sys.executable, "-m", "chainrule.fingerprints", *map(str, options), "-o", "-"]
     child = subprocess.run(command, env=flags, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr

@@ -16,6 +16,7 @@ from chainrule.fingerprints import (
     collate,
     featurize,
     init_weights,
+    neural,
     predict,
 )
 from chainrule.fingerprints import neural_fingerprint as eager_fingerprint
@@ -191,6 +192,25 @@ def test_gradients_do_not_see_padding(table):
 
     for tight, loose in zip(gradient(None), gradient(PREDICTION_BUCKETS[2]), strict=True):
         np.testing.assert_allclose(loose, tight, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_large_batch_is_summed_in_blocks_to_the_same_values_and_derivatives(table, variant, monkeypatch):
+    """Also where the last block is not full, and where rows are padding."""
+    weights = random_weights(variant, np.float64, depth=2, width=4, length=9)
+    batch = collate(table, np.arange(len(table)), PREDICTION_BUCKETS[2])
+
+    def values():
+        loss = lambda w: (eager_fingerprint(w, batch) ** 2).sum()
+        return jax.tree.leaves((eager_fingerprint(weights, batch), jax.jit(jax.grad(loss))(weights)))
+
+    whole = values()
+    monkeypatch.setattr(neural, "LARGE", 0)
+    monkeypatch.setattr(neural, "BLOCK", 9 * 37)
+    assert "scan" in str(jax.make_jaxpr(lambda w: eager_fingerprint(w, batch))(weights))
+    for blocks, at_once in zip(values(), whole, strict=True):
+        np.testing.assert_allclose(blocks, at_once, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow

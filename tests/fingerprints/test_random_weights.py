@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from chainrule.fingerprints import load
+from chainrule.fingerprints import load, random_weights
 from chainrule.fingerprints.__main__ import main
 from chainrule.fingerprints.random_weights import (
     LARGE,
@@ -38,7 +38,8 @@ def test_what_large_weights_write_is_nearly_a_count():
 
 
 @pytest.mark.slow
-def test_the_command_draws_and_large_weights_are_circular(tmp_path, capsys):
+def test_the_command_draws_and_large_weights_are_circular(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(random_weights, "load", lambda *args, **options: load(*args, **options, rows=800))
     settings = "--pairs 2000 --seeds 2 --splits 2 --radius 2 --depth 1".split()
     assert main(["random-weights", "--out", str(tmp_path), *settings]) == 0
     assert "r with counts" in capsys.readouterr().out

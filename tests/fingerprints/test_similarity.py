@@ -63,7 +63,8 @@ np.testing.assert_array_equal(one.rows, many.rows)
 assert one.rows[0, :2].tolist() == [2, 900]
 print("same on", jax.device_count())
 """
-    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    eight = "--xla_force_host_platform_device_count=8"
+    flags = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {eight}"}
     child = subprocess.run([sys.executable, "-c", program], env=flags, capture_output=True, text=True)
     assert child.stdout == "same on 8\n", child.stderr
 

@@ -29,7 +29,7 @@ Source: talk, "Neural graph fingerprints"; Duvenaud, Maclaurin et al., NIPS 2015
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import accumulate
 from typing import NamedTuple
@@ -50,6 +50,8 @@ from chainrule.fingerprints.messages import Linear, Message, MessageWeights, mes
 
 VARIANTS = ("talk", "original", "messages")
 Activation = Callable[[Array], Array]
+LARGE = 2**21  # numbers in a softmax, beyond which
+BLOCK = 2**17  # so many are made at a time: half a megabyte
 
 
 class Convolution(NamedTuple):
@@ -83,7 +85,10 @@ def neural_fingerprint(
     Raises:
         ValueError: there are neither as many writes as convolutions nor one more.
     """
-    return molecule_sum(batch, reduce(jnp.add, atom_writes(weights, batch, activation=activation)))
+    layers = written_layers(weights, batch, activation=activation)
+    if batch.molecule.shape[0] * weights.writes[0].bias.shape[0] > LARGE:
+        return _sum_by_blocks(weights.writes, layers, batch)
+    return molecule_sum(batch, reduce(jnp.add, _softmaxes(weights.writes, layers)))
 
 
 def atom_writes(
@@ -93,6 +98,13 @@ def atom_writes(
 
     The activation of the fragment of radius L around an atom is what the atom writes in layer L.
     """
+    return _softmaxes(weights.writes, written_layers(weights, batch, activation=activation))
+
+
+def written_layers(
+    weights: Weights | MessageWeights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+) -> list[Float[Array, "atoms _"]]:
+    """The features of every atom in each layer that is written."""
     skipped = len(weights.convolutions) + 1 - len(weights.writes)  # layers that do not write: none, or 0
     if skipped not in (0, 1):
         raise ValueError(
@@ -100,13 +112,44 @@ def atom_writes(
             "one more to write the atom features too"
         )
     if isinstance(weights, MessageWeights):
-        layers = message_layers(weights, batch, activation=activation)
-    else:
-        layers = convolutions(weights, batch, activation)
-    return [
-        jax.nn.softmax(write(layer), axis=-1)
-        for layer, write in zip(layers[skipped:], weights.writes, strict=True)
-    ]
+        return message_layers(weights, batch, activation=activation)[skipped:]
+    return convolutions(weights, batch, activation)[skipped:]
+
+
+def _softmaxes(
+    writes: Sequence[Linear], layers: Sequence[Float[Array, "atoms _"]]
+) -> list[Float[Array, "atoms length"]]:
+    return [jax.nn.softmax(write(layer), axis=-1) for layer, write in zip(layers, writes, strict=True)]
+
+
+def _sum_by_blocks(
+    writes: Sequence[Linear], layers: Sequence[Float[Array, "atoms _"]], batch: MoleculeBatch
+) -> Float[Array, "molecules length"]:
+    """What all atoms write, some of them at a time, and computed again for the derivative.
+
+    A softmax of many atoms and entries goes through memory several times. That of a block stays in the
+    processor's cache, which pays for the repetition, and no more than a block is ever kept.
+    """
+    length = writes[0].bias.shape[0]
+    n_atoms = batch.molecule.shape[0]
+    rows = max(1, BLOCK // length)
+    n_blocks = -(-n_atoms // rows)
+    missing = n_blocks * rows - n_atoms
+
+    def blocks(array: Array, fill: int = 0) -> Array:
+        padding = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+        padded = jnp.pad(array, padding, constant_values=fill)
+        return padded.reshape(n_blocks, rows, *array.shape[1:])
+
+    @jax.checkpoint
+    def add(total: Array, block: tuple[Array, list[Array]]) -> tuple[Array, None]:
+        molecule, own_layers = block
+        return total.at[molecule].add(reduce(jnp.add, _softmaxes(writes, own_layers)), mode="drop"), None
+
+    of_no_molecule = batch.n_molecules
+    molecule = blocks(jnp.asarray(batch.molecule), of_no_molecule)
+    start = jnp.zeros((batch.n_molecules, length), layers[0].dtype)
+    return jax.lax.scan(add, start, (molecule, [blocks(layer) for layer in layers]))[0]
 
 
 def convolutions(
