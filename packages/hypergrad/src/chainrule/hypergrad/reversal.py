@@ -1,0 +1,262 @@
+"""Training by momentum in fixed-point numbers, and its exact reversal with the derivatives.
+
+forward(program, inputs)                  train, keeping only the bits that are lost   -> Final
+backward(program, inputs, final, ...)     train backwards, down to the initial weights -> Reversed
+
+A step, with learning rate a and momentum b, is
+
+    g = grad loss(x),    v <- b v - (1 - b) g,    x <- x + a v.
+
+Each of its three lines can be undone exactly once the ones after it are. Of what follows from the weights
+and the velocity at the end, dx and dv being its derivatives with respect to these, a step backwards gets
+
+    da = <dx, v>,    dv <- dv + a dx,    db = <dv, v + g>,
+    dx <- dx - (1 - b) H dv,    dh <- dh - (1 - b) d<g, dv>/dh,    dv <- b dv,
+
+where v is that after the step in da, before it in db, H the Hessian of the loss, and h anything else it
+depends on. The products come with g in one pass: g's derivative along dv, of the gradient by x and by h.
+Rounding is differentiated as if there were none.
+
+Source: Algorithm 2 of Maclaurin, Duvenaud and Adams, Gradient-based hyperparameter optimization through
+reversible learning, ICML 2015.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
+
+from chainrule.hypergrad.bits import (
+    NO_ROW,
+    SpillPlan,
+    read,
+    spill,
+    spill_rest,
+    unspill,
+    unspill_rest,
+    write,
+)
+from chainrule.hypergrad.exact import Fixed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What of a training run is no array."""
+
+    loss: Callable[[list[Array], list[Array], Int32[Array, ""]], Array]  # of weights, others, and the step
+    fixed: type[Fixed]
+    steps: int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What of it is arrays."""
+
+    params: list[Array]  # initial
+    others: list[Array]  # all else that the loss depends on: hyperparameters, data, keys
+    rates: list[Float[Array, "*lanes steps"]]  # one for each of params
+    plans: list[SpillPlan]  # likewise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """One of params on its way."""
+
+    x: Fixed
+    v: Fixed
+    lost: UInt32[Array, "*shape"]  # the register
+    tape: Array  # bytes, with an axis of rows in front
+    erased: Fixed  # velocities that were multiplied by zero, with an axis for erased_rows in front
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Final:
+    """The end of training."""
+
+    moved: list[Moved]  # all registers on the tape
+    overflow: Bool[Array, "*lanes"]  # a number left the range or was NaN, or the tape was too short
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Adjoints:
+    """Derivatives of what follows from the weights and velocities at some step."""
+
+    params: list[Array]
+    velocities: list[Array]
+    others: list[Array]  # of those that were wanted
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Reversed:
+    """The start of training, reached from its end."""
+
+    moved: list[Moved]
+    mismatches: Int[Array, "*lanes"]  # weights, velocities and registers that are not as they were
+    adjoints: Adjoints | None  # None without cotangents
+    schedules: list[tuple[Array, Array]] | None  # derivatives by rates and momenta, an array of steps each
+
+
+def forward(program: Program, inputs: Inputs) -> Final:
+    """Train."""
+
+    def step(carry, at):
+        moved, overflow = carry
+        t, schedules = at
+        gradients = jax.grad(program.loss)(_weights(inputs, moved), inputs.others, t)
+        pairs = [_advance(*args) for args in zip(moved, gradients, schedules, strict=True)]
+        return _unzip(pairs, overflow), None
+
+    pairs = [_start(program, x, plan) for x, plan in zip(inputs.params, inputs.plans, strict=True)]
+    kept = [plan.kept for plan in inputs.plans]
+    start = _unzip(pairs, ~jnp.stack(kept).all())
+    (moved, overflow), _ = lax.scan(step, start, _steps(program, inputs))
+    return Final([_put_away(m, plan) for m, plan in zip(moved, inputs.plans, strict=True)], overflow)
+
+
+def backward(
+    program: Program,
+    inputs: Inputs,
+    final: Final,
+    cotangents: tuple[list[Array], list[Array]] | None = None,
+    wanted: Sequence[int] = (),
+) -> Reversed:
+    """Undo `forward`, and differentiate it if there are cotangents.
+
+    Args:
+        cotangents: derivatives by the final weights and velocities, the start of all others.
+        wanted: the places, among inputs.others, of what else to differentiate by.
+    """
+
+    def gradients(weights, chosen, t):
+        others = dict(enumerate(inputs.others)) | dict(zip(wanted, chosen, strict=True))
+        return program.loss(weights, [*others.values()], t)
+
+    def step(carry, at):
+        moved, adjoints = carry
+        t, schedules = at
+        values = _values(inputs, [m.v for m in moved])
+        moved = [
+            dataclasses.replace(m, x=m.x.minus(rate * v))
+            for m, v, (rate, *_) in zip(moved, values, schedules, strict=True)
+        ]
+        weights = _weights(inputs, moved)
+        if adjoints is None:
+            g = jax.grad(program.loss)(weights, inputs.others, t)
+            moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
+            return (moved, None), None
+        by_v, by_g, momenta = [], [], []
+        for dx, dv, (rate, b, *_) in zip(adjoints.params, adjoints.velocities, schedules, strict=True):
+            momenta.append(b)
+            by_v.append(dv + rate * dx)
+            by_g.append((momenta[-1] - 1) * by_v[-1])
+        chosen = [inputs.others[place] for place in wanted]
+        pull = lambda weights: jax.grad(gradients, argnums=(0, 1))(weights, chosen, t)
+        (g, _), (by_x, by_others) = jax.jvp(pull, (weights,), (by_g,))
+        moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
+        before = _values(inputs, [m.v for m in moved])
+        by_schedules = [
+            (jnp.vdot(dx, v), jnp.vdot(dv, v_before + g))
+            for dx, v, dv, v_before, g in zip(adjoints.params, values, by_v, before, g, strict=True)
+        ]
+        add = lambda xs, ys: [x + y for x, y in zip(xs, ys, strict=True)]
+        by_v = [b * dv for b, dv in zip(momenta, by_v, strict=True)]
+        adjoints = Adjoints(add(adjoints.params, by_x), by_v, add(adjoints.others, by_others))
+        return (moved, adjoints), by_schedules
+
+    adjoints = None
+    if cotangents is not None:
+        adjoints = Adjoints(*cotangents, [jnp.zeros_like(inputs.others[place]) for place in wanted])
+    moved = [_take_out(m, plan) for m, plan in zip(final.moved, inputs.plans, strict=True)]
+    (moved, adjoints), schedules = lax.scan(step, (moved, adjoints), _steps(program, inputs), reverse=True)
+    return Reversed(moved, _mismatches(program, inputs, moved), adjoints, schedules)
+
+
+def _start(program: Program, x: Array, plan: SpillPlan) -> tuple[Moved, Array]:
+    """At rest, with empty registers, and where x is out of range."""
+    fixed, left = program.fixed.of(x)
+    rows = lambda n, like: jnp.zeros((n, *like.shape), like.dtype)
+    v = jax.tree.map(jnp.zeros_like, fixed)
+    lost = jnp.zeros(x.shape, jnp.uint32)
+    tape = rows(plan.rows + plan.last_rows, lost.astype(jnp.uint8))
+    return Moved(fixed, v, lost, tape, jax.tree.map(lambda limb: rows(plan.erased_rows, limb), v)), left
+
+
+def _advance(m: Moved, g: Array, schedule: tuple) -> tuple[Moved, Array]:
+    """One step, and where it led out of the range."""
+    rate, b, scale, row, erased_row = schedule
+    v, lost = m.v.times(scale, m.lost)
+    erased, tape = m.erased, m.tape
+    if _rows(erased):
+        erased = write(erased, erased_row, m.v)
+        v = jax.tree.map(lambda limb: jnp.where(erased_row == NO_ROW, limb, 0), v)
+    if _rows(tape):
+        tape, lost = spill(tape, row, lost)
+    v, v_left = v.plus((b - 1) * g)
+    x, x_left = m.x.plus(rate * v.value(g.dtype))
+    return Moved(x, v, lost, tape, erased), v_left | x_left
+
+
+def _regain(m: Moved, g: Array, schedule: tuple) -> Moved:
+    """The velocity and the register before `_advance`, once x is as it was."""
+    _, b, scale, row, erased_row = schedule
+    v = m.v.minus((b - 1) * g)
+    lost = unspill(m.tape, row, m.lost) if _rows(m.tape) else m.lost
+    if _rows(m.erased):  # there, `times` was given what it will now be given back
+        kept = read(m.erased, erased_row)
+        v = jax.tree.map(lambda kept, limb: jnp.where(erased_row == NO_ROW, limb, kept), kept, v)
+    v, lost = v.over(scale, lost)
+    return dataclasses.replace(m, v=v, lost=lost)
+
+
+def _put_away(m: Moved, plan: SpillPlan) -> Moved:
+    """The registers go onto the tape."""
+    return dataclasses.replace(
+        m, tape=spill_rest(m.tape, plan.last_rows, m.lost), lost=jnp.zeros_like(m.lost)
+    )
+
+
+def _take_out(m: Moved, plan: SpillPlan) -> Moved:
+    return dataclasses.replace(m, lost=unspill_rest(m.tape, plan.last_rows))
+
+
+def _mismatches(program: Program, inputs: Inputs, moved: list[Moved]) -> Array:
+    def count(m, x):
+        start, _ = program.fixed.of(x)
+        rest = jax.tree.map(jnp.zeros_like, m.v)
+        return jnp.sum(m.x.differs(start) | m.v.differs(rest) | (m.lost != 0))
+
+    return jnp.stack([count(m, x) for m, x in zip(moved, inputs.params, strict=True)]).sum()
+
+
+def _steps(program: Program, inputs: Inputs) -> tuple:
+    """What the scan goes through: the step's number, and for each of params its part of the schedules."""
+    schedules = [
+        (rate, plan.momenta.astype(rate.dtype), plan.scale, plan.row, plan.erased_row)
+        for rate, plan in zip(inputs.rates, inputs.plans, strict=True)
+    ]
+    return jnp.arange(program.steps, dtype=jnp.int32), schedules
+
+
+def _weights(inputs: Inputs, moved: list[Moved]) -> list[Array]:
+    return _values(inputs, [m.x for m in moved])
+
+
+def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
+    return [number.value(x.dtype) for number, x in zip(numbers, inputs.params, strict=True)]
+
+
+def _rows(tape: Any) -> int:
+    return jax.tree.leaves(tape)[0].shape[0]
+
+
+def _unzip(pairs: list[tuple[Moved, Array]], overflow: Array) -> tuple[list[Moved], Array]:
+    return [m for m, _ in pairs], overflow | jnp.stack([left.any() for _, left in pairs]).any()
