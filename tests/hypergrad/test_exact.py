@@ -49,6 +49,10 @@ def momenta(kind):
             yield n, room, -(-room * d // n)
 
 
+def momentum(n, room, kind):
+    return Momentum.of(jnp.uint32(n), jnp.uint32(room), denominator(kind))
+
+
 def registers(room, size, seed=1):
     """Below room, both ends among them."""
     lost = np.random.default_rng(seed).integers(0, room, size).astype(object)
@@ -77,7 +81,8 @@ def test_times_agrees_with_long_integers_and_over_undoes_it(kind):
         jax.jit(lambda v, by, lost: v.over(by, lost)),
     )
     for n, room, grown in momenta(kind):
-        by = Momentum(*map(jnp.uint32, (n, room, grown)))
+        by = momentum(n, room, kind)
+        assert by.grown == grown
         lost = registers(room, len(units))
         scaled, register = times(fixed(kind, units), by, jnp.asarray(lost.astype(np.uint32)))
         expected, expected_register = product(units, n, room, grown, lost, denominator(kind))

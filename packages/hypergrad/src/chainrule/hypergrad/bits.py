@@ -87,17 +87,16 @@ def _momenta(n, denominator_bits):
 
 def _follow(n, denominator_bits):
     """The growth of registers, step by step, and what it comes to: (room, rows, erased_rows)."""
-    d = jnp.uint32(2**denominator_bits)
+    d = 2**denominator_bits
     most = 2 ** (32 - denominator_bits)
 
     def step(carry, n):
         room, rows, erased_rows = carry
         erase = n == 0
-        n = jnp.where(erase, d, n)
-        grown = (room * d - 1) // n + 1  # room d may be 2^32, which is 0 here, and right once it is less one
-        full = grown > most
-        after = jnp.where(full, (grown - 1) // 256 + 1, grown)
-        at = Momentum(n, room, grown), jnp.where(full, rows, NO_ROW), jnp.where(erase, erased_rows, NO_ROW)
+        scale = Momentum.of(jnp.where(erase, d, n), room, d)
+        full = scale.grown > most
+        after = jnp.where(full, (scale.grown - 1) // 256 + 1, scale.grown)
+        at = scale, jnp.where(full, rows, NO_ROW), jnp.where(erase, erased_rows, NO_ROW)
         return (after, rows + full.astype(jnp.int32), erased_rows + erase.astype(jnp.int32)), at
 
     end, at = lax.scan(step, (jnp.uint32(FIRST_ROOM), jnp.int32(0), jnp.int32(0)), n)

@@ -43,7 +43,7 @@ def train_reversibly(
     def call_forward(*primals):
         params, others, rates, _, probe, plans = jax.tree.map(lambda primal: primal.value, primals)
         wanted = [
-            i for i, x in enumerate(primals[1]) if x.perturbed and jnp.issubdtype(x.value, jnp.floating)
+            i for i, x in enumerate(primals[1]) if x.perturbed and jnp.issubdtype(x.value.dtype, jnp.floating)
         ]
         result = train(params, others, rates, plans)
         return result, ((params, others, rates, probe, plans), result[2], dict.fromkeys(wanted))

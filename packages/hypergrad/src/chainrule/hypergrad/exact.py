@@ -39,6 +39,12 @@ class Momentum(NamedTuple):
     n: UInt32[Array, "*lanes"]  # from d / 256 to d
     room: UInt32[Array, "*lanes"]  # M, at most 2^32 / d
     grown: UInt32[Array, "*lanes"]  # M' = ceil(M d / n)
+    middle: UInt32[Array, "*lanes"]  # s for r = d / 2 and a register half full
+
+    @classmethod
+    def of(cls, n: UInt32[Array, ""], room: UInt32[Array, ""], d: int) -> "Momentum":
+        grown = (room * d - 1) // n + 1  # room d may be 2^32, which is 0 here, and right once it is less one
+        return cls(n, room, grown, (room * (d // 2) + room // 2) // grown)
 
 
 @jax.tree_util.register_dataclass
@@ -79,12 +85,12 @@ class Single:
         k, d = self.denominator_bits, 2**self.denominator_bits
         centred = self.units + d // 2
         s, lost = _divmod((_bits(centred) & (d - 1)) * by.room + lost, by.grown)
-        return Single((centred >> k) * _signed(by.n) + _signed(s - _middle(by, d))), lost
+        return Single((centred >> k) * _signed(by.n) + _signed(s - by.middle)), lost
 
     def over(self, by: Momentum, lost: UInt32[Array, "*shape"]) -> tuple["Single", UInt32[Array, "*shape"]]:
         """What `times` was given, from what it returned."""
         k, d = self.denominator_bits, 2**self.denominator_bits
-        product = self.units + _signed(_middle(by, d))
+        product = self.units + _signed(by.middle)
         sign = product >> 31  # -1 for negative ones: v // n = ~(~v // n)
         q, remainder = _divmod(_bits(product ^ sign), by.n)
         s = jnp.where(sign < 0, by.n - 1 - remainder, remainder)
@@ -151,11 +157,11 @@ class Double:
         first, second = (centred.low >> 16) * by.n, (_bits(centred.high) & 0xFFFF) * by.n
         high = (centred.high >> 16) * _signed(by.n) + _signed(second >> 16)
         product = _add(Double(high, second << 16), _small(first))
-        return _add(product, _small_difference(s, _middle(by, 2**16))), lost
+        return _add(product, _small_difference(s, by.middle)), lost
 
     def over(self, by: Momentum, lost: UInt32[Array, "*shape"]) -> tuple["Double", UInt32[Array, "*shape"]]:
         """What `times` was given, from what it returned."""
-        product = _add(self, _small(_middle(by, 2**16)))
+        product = _add(self, _small(by.middle))
         sign = product.high >> 31
         high, low = _bits(product.high ^ sign), product.low ^ _bits(sign)
         # Long division. The quotient has three digits, or the number that was multiplied would not fit.
@@ -173,11 +179,6 @@ class Double:
 
 
 Fixed = Single | Double
-
-
-def _middle(by, d):
-    """What s is for r = d / 2 and a register half full."""
-    return (by.room * (d // 2) + by.room // 2) // by.grown
 
 
 def _divmod(p, n):
