@@ -41,7 +41,7 @@ def test_reverse_recovers_weights_bit_for_bit(problem, model, precision, x64):
             precision=precision,
         )
         trained = jax.jit(run)(p.params)
-        assert p.objective(trained.params) < p.objective(p.params) and not trained.overflow
+        assert p.error(trained.params, p.data) < p.error(p.params, p.data) and not trained.overflow
         assert_reversed(
             *jax.jit(reverse)(trained), p.params, precision
         )  # another program than the forward one
@@ -147,12 +147,17 @@ def test_failed_certificates_make_plain_gradients_nan():
     assert np.isnan(jax.grad(final)(jnp.ones(3))).all()
 
 
-def test_reversal_under_another_vmap_is_exact_or_noticed(problem):
+@pytest.mark.parametrize("model", ["layernorm", "attention"])
+def test_reversal_under_another_vmap_is_exact_or_noticed(problem, model):
     """The forward pass alone, the backward pass for several at once: rounding may differ between the two."""
-    for model in MODELS:
-        p = problem(model)
-        trained = train(p.loss, p.params, p.hyper, 0.3, 0.9, data=p.data, steps=30)
-        several = jax.tree.map(lambda x: jnp.stack([x] * 3), trained)
-        start, _, certificate = jax.vmap(reverse)(several)
-        exact = jax.tree.map(lambda x, y: (x == y[None]).all(), start, p.params)
-        assert all(jax.tree.leaves(exact)) == bool((certificate.mismatches == 0).all())
+    p = problem(model)
+    run = lambda: train(p.loss, p.params, p.hyper, 0.3, 0.9, data=p.data, steps=30)
+    trained = jax.jit(run)()
+    several = jax.tree.map(lambda x: jnp.stack([x] * 3), trained)
+    start, velocity, certificate = jax.jit(jax.vmap(reverse))(several)
+    same = [
+        (x == y[None]).all() for x, y in zip(jax.tree.leaves(start), jax.tree.leaves(p.params), strict=True)
+    ]
+    at_rest = [(v == 0).all() for v in jax.tree.leaves(velocity)]
+    assert all(same + at_rest) or not certificate.holds.all()
+    assert certificate.holds.shape == (3,)

@@ -93,7 +93,7 @@ def value_and_hypergrad(
     }
     if not {*wrt} <= {*get_args(Argument)} or ("data" in wrt and callable(data)):
         raise ValueError(
-            f"value_and_hypergrad: wrt = {[*wrt]} must be some of {[*get_args(Argument)]}, data only as arrays"
+            f"value_and_hypergrad: wrt = {[*wrt]} must be some of {[*get_args(Argument)]}, data if arrays"
         )
 
     def value(chosen, probe):
@@ -106,6 +106,7 @@ def value_and_hypergrad(
             method="reversible",
             precision=precision,
             min_momentum=min_momentum,
+            optimizer=None,
             planned_momentum=momentum,
             probe=probe,
         )

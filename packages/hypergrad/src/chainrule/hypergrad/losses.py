@@ -55,7 +55,7 @@ def traced(
         (number,) = jax.extend.core.jaxpr_as_fun(closed)(*weights, *all_others[: len(explicit)], t)
         return number
 
-    return TracedLoss(value, explicit + [*map(jnp.asarray, jaxpr.consts)])
+    return TracedLoss(value, [*explicit, *map(jnp.asarray, jaxpr.consts)])
 
 
 def _check_batches(data, arrays, key, batch_size):

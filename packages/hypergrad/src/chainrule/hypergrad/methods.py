@@ -1,7 +1,8 @@
 """Training by ordinary reverse mode: what reversal is compared with, and what runs any optimiser.
 
-    train_by_autodiff(loss, params, rates, momenta, steps, method)     our momentum, in floating point
-    checkpointed_scan(step, carry, xs, levels)        lax.scan, whose derivative recomputes what it needs
+train_by_autodiff(loss, params, rates, momenta, steps, levels)     our momentum, in floating point
+train_by_optimizer(loss, params, optimizer, steps, levels)         any optax optimiser
+checkpointed_scan(step, carry, xs, levels)                         a scan whose derivative recomputes
 
 With one level, `checkpointed_scan` keeps the carry of each of T steps; with two, that of every sqrt(T)-th,
 and of sqrt(T) in between while it goes backwards; with L, L T^(1/L) carries at the cost of computing each
@@ -12,6 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 from jaxtyping import Array, PyTree
 
@@ -32,6 +34,21 @@ def train_by_autodiff(
 
     start = params, [jnp.zeros_like(x) for x in params]
     return checkpointed_scan(step, start, (jnp.arange(steps, dtype=jnp.int32), rates, momenta), levels)
+
+
+def train_by_optimizer(
+    loss: TracedLoss, params: PyTree, optimizer: optax.GradientTransformation, steps: int, levels: int
+) -> PyTree:
+    """Final weights."""
+
+    def step(carry, t):
+        params, state = carry
+        value = lambda params: loss.value(jax.tree.leaves(params), loss.others, t)
+        updates, state = optimizer.update(jax.grad(value)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    start = params, optimizer.init(params)
+    return checkpointed_scan(step, start, jnp.arange(steps, dtype=jnp.int32), levels)[0]
 
 
 def checkpointed_scan(

@@ -90,8 +90,8 @@ def _spill_plan(
             value = np.broadcast_to(np.asarray(momentum), steps)[wrong[0]]
             raise ValueError(
                 f"train: {place} is {value} at step {wrong[0]}: give 0, or 1, or a number from 1/256, below "
-                f"which a step loses more than a byte, to 1 - 2^-{denominator_bits + 1}, above which it would "
-                "be rounded to 1; precision='double' goes to 1 - 2^-17"
+                f"which a step loses more than a byte, to 1 - 2^-{denominator_bits + 1}, beyond which it "
+                "would be rounded to 1. With precision='double' that is 1 - 2^-17"
             )
         return spill_plan(n, denominator_bits)
 

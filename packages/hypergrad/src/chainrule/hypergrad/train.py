@@ -14,13 +14,14 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from chainrule.hypergrad.differentiable import train_reversibly
 from chainrule.hypergrad.exact import Double, Single
 from chainrule.hypergrad.losses import traced
-from chainrule.hypergrad.methods import train_by_autodiff
+from chainrule.hypergrad.methods import train_by_autodiff, train_by_optimizer
 from chainrule.hypergrad.reversal import Final, Inputs, Program
 from chainrule.hypergrad.schedules import spill_plans, spread
 
@@ -50,7 +51,7 @@ class Trained:
     velocity: PyTree  # like params; None with an optimizer of one's own
     overflow: Bool[Array, "*lanes"]  # whether a number left its range or was NaN; or the tape was too short
     momentum: PyTree  # what was really multiplied by at each step; a tree like that given
-    bits_per_step: ArrayLike  # kept for each parameter and step, beside the last weights and velocity
+    bits_per_step: ArrayLike | None  # for each parameter and step, beside the last state; None without a tape
     run: Run | None  # for reverse(); None for methods that keep no tape
 
 
@@ -68,6 +69,7 @@ def train(
     method: Method = "reversible",
     precision: Precision = "double",
     min_momentum: float | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Trained:
     """Minimise loss over params, by `steps` steps of gradient descent with momentum; differentiable.
 
@@ -101,6 +103,8 @@ def train(
             jax_enable_x64; or "single": multiples of 2^-24 below 128, faster and smaller.
         min_momentum: of traced momenta the least that there will be, which sizes the tape. A schedule that
             needs more gives NaN.
+        optimizer: any of optax, in place of momentum, for the methods "checkpoint" and "naive";
+            learning_rate and momentum must be None then. Derivatives flow to what it closes over.
 
     Returns:
         Trained.
@@ -127,6 +131,7 @@ def train(
         method=method,
         precision=precision,
         min_momentum=min_momentum,
+        optimizer=optimizer,
         planned_momentum=momentum,
         probe=jnp.zeros(2),
     )
@@ -146,10 +151,11 @@ def train_with_probe(
     method: str,
     precision: str,
     min_momentum: float | None,
+    optimizer: optax.GradientTransformation | None,
     planned_momentum: PyTree,
     probe: Float[Array, "2"],
 ) -> Trained:
-    """`train`, for callers who know the momentum before it is traced, and who want the findings of a reversal.
+    """`train`, for who knows the momentum before it is traced, or wants the findings of the reversal.
 
     Args:
         planned_momentum: the same numbers as `momentum`, perhaps not traced.
@@ -164,21 +170,29 @@ def train_with_probe(
         raise ValueError(f"train: steps = {steps!r} must be a whole number from 1 on")
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
     _check_params(params)
-    loss = traced(loss, params, hyper, data, key, batch_size)
+    traced_loss = traced(loss, params, hyper, data, key, batch_size)
+    if optimizer is not None:
+        if method == "reversible" or learning_rate is not None or momentum is not None:
+            raise ValueError(
+                "train: only our momentum can be reversed, and an optimizer has its own learning rate: with "
+                "one, say learning_rate=None, momentum=None, method='checkpoint'"
+            )
+        trained = train_by_optimizer(traced_loss, params, optimizer, steps, LEVELS[method])
+        return Trained(trained, None, jnp.asarray(False), None, None, None)
     rates = spread("learning_rate", learning_rate, params, steps)
     momenta = spread("momentum", momentum, params, steps)
     structure = jax.tree.structure(params)
     tree = lambda leaves: jax.tree.unflatten(structure, leaves)
     if method != "reversible":
-        x, v = train_by_autodiff(loss, jax.tree.leaves(params), rates, momenta, steps, LEVELS[method])
+        x, v = train_by_autodiff(traced_loss, jax.tree.leaves(params), rates, momenta, steps, LEVELS[method])
         momentum = jax.tree.map(lambda m: jnp.broadcast_to(jnp.asarray(m), steps), momentum)
-        return Trained(tree(x), tree(v), jnp.asarray(False), momentum, 0.0, None)
+        return Trained(tree(x), tree(v), jnp.asarray(False), momentum, None, None)
 
     plans, used = spill_plans(
         planned_momentum, params, steps, min_momentum, FIXED[precision].denominator_bits
     )
-    inputs = Inputs(jax.tree.leaves(params), loss.others, rates, plans)
-    program = Program(loss.value, FIXED[precision], steps)
+    inputs = Inputs(jax.tree.leaves(params), traced_loss.others, rates, plans)
+    program = Program(traced_loss.value, FIXED[precision], steps)
     x, v, final = train_reversibly(program, inputs, momenta, probe)
     sizes = [leaf.size for leaf in inputs.params]
     bits = [plan.bits(FIXED[precision].bits) for plan in plans]
@@ -195,6 +209,6 @@ def _check_params(params):
     for path, leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"train: params{jax.tree_util.keystr(path)} is {leaf.dtype}: training moves floating numbers; "
-                "keep others in hyper or data"
+                f"train: params{jax.tree_util.keystr(path)} is {leaf.dtype}: training moves floating "
+                "numbers; keep others in hyper or data"
             )
