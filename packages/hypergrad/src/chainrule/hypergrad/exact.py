@@ -71,9 +71,9 @@ class Single:
 
     def plus(self, c: Float[Array, "*shape"]) -> tuple["Single", Bool[Array, "*shape"]]:
         """The sum, and where it has left the range, or c is NaN."""
-        c, bad = Single.of(c)
-        sums = self.units + c.units
-        wrapped = ((self.units ^ sums) & (c.units ^ sums)) < 0
+        added, bad = Single.of(c)
+        sums = self.units + added.units
+        wrapped = ((self.units ^ sums) & (added.units ^ sums)) < 0
         return Single(sums), bad | wrapped | (sums > self.LARGEST)
 
     def minus(self, c: Float[Array, "*shape"]) -> "Single":
@@ -140,9 +140,9 @@ class Double:
 
     def plus(self, c: Float[Array, "*shape"]) -> tuple["Double", Bool[Array, "*shape"]]:
         """As for Single."""
-        c, bad = Double.of(c)
-        total = _add(self, c)
-        wrapped = ((self.high ^ total.high) & (c.high ^ total.high)) < 0
+        added, bad = Double.of(c)
+        total = _add(self, added)
+        wrapped = ((self.high ^ total.high) & (added.high ^ total.high)) < 0
         return total, bad | wrapped | (total.high == 2**31 - 1)  # so that d / 2 may be added
 
     def minus(self, c: Float[Array, "*shape"]) -> "Double":

@@ -32,10 +32,10 @@ class Certificate:
     ]  # of initial weights, velocities and registers: how many are not as they were
     overflow: Bool[Array, "*lanes"]  # as in Trained
     momentum: PyTree  # as in Trained
-    bits_per_step: ArrayLike  # as in Trained
+    bits_per_step: ArrayLike | None  # as in Trained
 
     @property
-    def holds(self) -> Bool[Array, ""]:
+    def holds(self) -> Bool[Array, "*lanes"]:
         return (self.mismatches == 0) & ~self.overflow
 
 

@@ -34,13 +34,13 @@ def traced(
     def at_step(params, others, t):
         hyper, arrays, key = others
         batch, loss_key = arrays, None
-        if key is not None:
-            batch_key, loss_key = jax.random.split(jax.random.fold_in(key, t))
         if callable(data):
             batch = data(t)
-        elif batch_size is not None:
-            rows = jax.random.randint(batch_key, (batch_size,), 0, len(jax.tree.leaves(arrays)[0]))
-            batch = jax.tree.map(lambda x: x[rows], arrays)
+        if key is not None:
+            batch_key, loss_key = jax.random.split(jax.random.fold_in(key, t))
+            if batch_size is not None:
+                rows = jax.random.randint(batch_key, (batch_size,), 0, len(jax.tree.leaves(arrays)[0]))
+                batch = jax.tree.map(lambda x: x[rows], arrays)
         return loss(params, hyper, batch, loss_key)
 
     others = jax.tree.map(jnp.asarray, hyper), arrays, key

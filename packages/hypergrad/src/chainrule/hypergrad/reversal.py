@@ -101,8 +101,8 @@ class Reversed:
 
     moved: list[Moved]
     mismatches: Int[Array, "*lanes"]  # weights, velocities and registers that are not as they were
-    adjoints: Adjoints | None  # None without cotangents
-    schedules: list[tuple[Array, Array]] | None  # derivatives by rates and momenta, an array of steps each
+    adjoints: Any  # Adjoints; None without cotangents
+    schedules: Any  # likewise: pairs of derivatives by rates and momenta, an array of steps each
 
 
 def forward(program: Program, inputs: Inputs) -> Final:
