@@ -61,11 +61,11 @@ def train_reversibly(
         failed = (found.mismatches > 0) | final.overflow
         params, others, (rates, momenta) = jax.tree.map(
             lambda x: jnp.where(failed, jnp.nan, x),
-            (found.adjoints.params, found.adjoints.others, tuple(zip(*found.schedules, strict=True))),
+            (found.adjoints.params, found.adjoints.others, found.schedules),
         )
         others = dict(zip(wanted, others, strict=True))
         probe = jnp.stack([found.mismatches, final.overflow]).astype(probe.dtype)
-        return params, [others.get(i) for i in range(len(inputs.others))], [*rates], [*momenta], probe, None
+        return params, [others.get(i) for i in range(len(inputs.others))], rates, momenta, probe, None
 
     call.defvjp(call_forward, call_backward, symbolic_zeros=True)
     plans = jax.tree.leaves(inputs.plans)

@@ -102,7 +102,7 @@ class Reversed:
     moved: list[Moved]
     mismatches: Int[Array, "*lanes"]  # weights, velocities and registers that are not as they were
     adjoints: Any  # Adjoints; None without cotangents
-    schedules: Any  # likewise: pairs of derivatives by rates and momenta, an array of steps each
+    schedules: Any  # likewise: derivatives by rates, and by momenta, an array of steps for each of params
 
 
 def forward(program: Program, inputs: Inputs) -> Final:
@@ -136,45 +136,48 @@ def backward(
         wanted: the places, among inputs.others, of what else to differentiate by.
     """
 
-    def gradients(weights, chosen, t):
-        others = dict(enumerate(inputs.others)) | dict(zip(wanted, chosen, strict=True))
-        return program.loss(weights, [*others.values()], t)
+    chosen = [inputs.others[place] for place in wanted]
+
+    def gradients(weights, t):
+        def loss(weights, chosen):
+            others = dict(enumerate(inputs.others)) | dict(zip(wanted, chosen, strict=True))
+            return program.loss(weights, [*others.values()], t)
+
+        return jax.grad(loss, argnums=(0, 1))(weights, chosen)
 
     def step(carry, at):
         moved, adjoints = carry
         t, schedules = at
-        values = _values(inputs, [m.v for m in moved])
+        after = _values(inputs, [m.v for m in moved])
         moved = [
             dataclasses.replace(m, x=m.x.minus(rate * v))
-            for m, v, (rate, *_) in zip(moved, values, schedules, strict=True)
+            for m, v, (rate, *_) in zip(moved, after, schedules, strict=True)
         ]
         weights = _weights(inputs, moved)
         if adjoints is None:
             g = jax.grad(program.loss)(weights, inputs.others, t)
-            moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
-            return (moved, None), None
-        by_v, by_g, momenta = [], [], []
-        for dx, dv, (rate, b, *_) in zip(adjoints.params, adjoints.velocities, schedules, strict=True):
-            momenta.append(b)
-            by_v.append(dv + rate * dx)
-            by_g.append((momenta[-1] - 1) * by_v[-1])
-        chosen = [inputs.others[place] for place in wanted]
-        pull = lambda weights: jax.grad(gradients, argnums=(0, 1))(weights, chosen, t)
-        (g, _), (by_x, by_others) = jax.jvp(pull, (weights,), (by_g,))
+            return ([_regain(*args) for args in zip(moved, g, schedules, strict=True)], None), None
+
+        rates, momenta, *_ = zip(*schedules, strict=True)
+        by_x, by_v = adjoints.params, adjoints.velocities
+        by_v = [dv + a * dx for dv, a, dx in zip(by_v, rates, by_x, strict=True)]
+        along = [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)]
+        (g, _), (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, t), (weights,), (along,))
         moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
+
         before = _values(inputs, [m.v for m in moved])
-        by_schedules = [
-            (jnp.vdot(dx, v), jnp.vdot(dv, v_before + g))
-            for dx, v, dv, v_before, g in zip(adjoints.params, values, by_v, before, g, strict=True)
-        ]
-        add = lambda xs, ys: [x + y for x, y in zip(xs, ys, strict=True)]
-        by_v = [b * dv for b, dv in zip(momenta, by_v, strict=True)]
-        adjoints = Adjoints(add(adjoints.params, by_x), by_v, add(adjoints.others, by_others))
-        return (moved, adjoints), by_schedules
+        by_rates = [jnp.vdot(dx, v) for dx, v in zip(by_x, after, strict=True)]
+        by_momenta = [jnp.vdot(dv, v + g) for dv, v, g in zip(by_v, before, g, strict=True)]
+        adjoints = Adjoints(
+            _sums(by_x, more_by_x),
+            [b * dv for b, dv in zip(momenta, by_v, strict=True)],
+            _sums(adjoints.others, more_by_others),
+        )
+        return (moved, adjoints), (by_rates, by_momenta)
 
     adjoints = None
     if cotangents is not None:
-        adjoints = Adjoints(*cotangents, [jnp.zeros_like(inputs.others[place]) for place in wanted])
+        adjoints = Adjoints(*cotangents, [jnp.zeros_like(other) for other in chosen])
     moved = [_take_out(m, plan) for m, plan in zip(final.moved, inputs.plans, strict=True)]
     (moved, adjoints), schedules = lax.scan(step, (moved, adjoints), _steps(program, inputs), reverse=True)
     return Reversed(moved, _mismatches(program, inputs, moved), adjoints, schedules)
@@ -252,6 +255,10 @@ def _weights(inputs: Inputs, moved: list[Moved]) -> list[Array]:
 
 def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
     return [number.value(x.dtype) for number, x in zip(numbers, inputs.params, strict=True)]
+
+
+def _sums(xs: list[Array], ys: list[Array]) -> list[Array]:
+    return [x + y for x, y in zip(xs, ys, strict=True)]
 
 
 def _rows(tape: Any) -> int:
