@@ -92,6 +92,10 @@ def runs(steps, data, valid):
         yield name, (functools.partial(compiled, *arguments), compiled.memory_analysis().temp_size_in_bytes)
 
 
+def _fraction(x, y):
+    return f"1/{y / x:.1f}" if x < y else f"{x / y:.1f}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="100 steps, 3 rounds")
@@ -112,7 +116,7 @@ def main():
     fast, slow = medians["reverse mode"], medians["checkpoints, 2 levels"]
     print(f"{'':24}{'MB':>10}{'reverse':>10}{'2 levels':>10}{'s':>10}{'reverse':>10}{'2 levels':>10}")
     for name, (_, size) in compiled.items():
-        memory = f"{size / 1e6:10.3f}{f'1/{plain / size:.0f}':>10}{f'1/{two / size:.1f}':>10}"
+        memory = f"{size / 1e6:10.3f}{_fraction(size, plain):>10}{_fraction(size, two):>10}"
         print(
             f"{name:24}{memory}{medians[name]:10.3f}{medians[name] / fast:10.2f}{medians[name] / slow:10.2f}"
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from chainrule.hypergrad.reversal import Final, Inputs, Program, backward, forward
+from chainrule.hypergrad.reversal import Final, Inputs, Program, backward, floats, forward
 
 
 def train_reversibly(
@@ -29,10 +29,10 @@ def train_reversibly(
 
     def train(params, others, rates, plans):
         nonlocal structure
-        final = forward(program, Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans)))
-        valid = lambda number, x: jnp.where(final.overflow, jnp.nan, number.value(x.dtype))
-        weights = [valid(m.x, x) for m, x in zip(final.moved, params, strict=True)]
-        velocities = [valid(m.v, x) for m, x in zip(final.moved, params, strict=True)]
+        inputs = Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans))
+        final = forward(program, inputs)
+        valid = lambda numbers: [jnp.where(final.overflow, jnp.nan, x) for x in floats(inputs, numbers)]
+        weights, velocities = valid([m.x for m in final.moved]), valid([m.v for m in final.moved])
         leaves, structure = jax.tree.flatten(final)
         return weights, velocities, leaves
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, PyTree
 
-from chainrule.hypergrad.reversal import backward
+from chainrule.hypergrad.reversal import backward, floats
 from chainrule.hypergrad.train import Precision, Trained, train_with_probe
 
 Argument = Literal["params", "hyper", "learning_rate", "momentum", "data"]
@@ -129,11 +129,6 @@ def reverse(trained: Trained) -> tuple[PyTree, PyTree, Certificate]:
         raise ValueError("reverse: this was trained by a method without a tape: use method='reversible'")
     run = jax.lax.stop_gradient(trained.run)
     found = backward(run.program, run.inputs, run.final)
-    pairs = [*zip(found.moved, run.inputs.params, strict=True)]
-    tree = lambda leaves: jax.tree.unflatten(run.structure, leaves)
+    tree = lambda numbers: jax.tree.unflatten(run.structure, floats(run.inputs, numbers))
     certificate = Certificate(found.mismatches, run.final.overflow, trained.momentum, trained.bits_per_step)
-    return (
-        tree([m.x.value(x.dtype) for m, x in pairs]),
-        tree([m.v.value(x.dtype) for m, x in pairs]),
-        certificate,
-    )
+    return tree([m.x for m in found.moved]), tree([m.v for m in found.moved]), certificate

@@ -66,7 +66,7 @@ class Inputs:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """One of params on its way."""
+    """One of params on its way, flat: loops over one axis are twice as fast as over several short ones."""
 
     x: Fixed
     v: Fixed
@@ -111,8 +111,8 @@ def forward(program: Program, inputs: Inputs) -> Final:
     def step(carry, at):
         moved, overflow = carry
         t, schedules = at
-        gradients = jax.grad(program.loss)(_weights(inputs, moved), inputs.others, t)
-        pairs = [_advance(*args) for args in zip(moved, gradients, schedules, strict=True)]
+        g = _flat(jax.grad(program.loss)(floats(inputs, [m.x for m in moved]), inputs.others, t))
+        pairs = [_advance(*args) for args in zip(moved, g, schedules, strict=True)]
         return _unzip(pairs, overflow), None
 
     pairs = [_start(program, x, plan) for x, plan in zip(inputs.params, inputs.plans, strict=True)]
@@ -153,23 +153,24 @@ def backward(
             dataclasses.replace(m, x=m.x.minus(rate * v))
             for m, v, (rate, *_) in zip(moved, after, schedules, strict=True)
         ]
-        weights = _weights(inputs, moved)
+        weights = floats(inputs, [m.x for m in moved])
         if adjoints is None:
-            g = jax.grad(program.loss)(weights, inputs.others, t)
+            g = _flat(jax.grad(program.loss)(weights, inputs.others, t))
             return ([_regain(*args) for args in zip(moved, g, schedules, strict=True)], None), None
 
         rates, momenta, *_ = zip(*schedules, strict=True)
         by_x, by_v = adjoints.params, adjoints.velocities
         by_v = [dv + a * dx for dv, a, dx in zip(by_v, rates, by_x, strict=True)]
-        along = [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)]
+        along = _shaped(inputs, [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)])
         (g, _), (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, t), (weights,), (along,))
+        g = _flat(g)
         moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
 
         before = _values(inputs, [m.v for m in moved])
         by_rates = [jnp.vdot(dx, v) for dx, v in zip(by_x, after, strict=True)]
         by_momenta = [jnp.vdot(dv, v + g) for dv, v, g in zip(by_v, before, g, strict=True)]
         adjoints = Adjoints(
-            _sums(by_x, more_by_x),
+            _sums(by_x, _flat(more_by_x)),
             [b * dv for b, dv in zip(momenta, by_v, strict=True)],
             _sums(adjoints.others, more_by_others),
         )
@@ -177,18 +178,26 @@ def backward(
 
     adjoints = None
     if cotangents is not None:
-        adjoints = Adjoints(*cotangents, [jnp.zeros_like(other) for other in chosen])
+        adjoints = Adjoints(*map(_flat, cotangents), [jnp.zeros_like(other) for other in chosen])
     moved = [_take_out(m, plan) for m, plan in zip(final.moved, inputs.plans, strict=True)]
     (moved, adjoints), schedules = lax.scan(step, (moved, adjoints), _steps(program, inputs), reverse=True)
+    if adjoints is not None:
+        by_x, by_v = _shaped(inputs, adjoints.params), _shaped(inputs, adjoints.velocities)
+        adjoints = Adjoints(by_x, by_v, adjoints.others)
     return Reversed(moved, _mismatches(program, inputs, moved), adjoints, schedules)
+
+
+def floats(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
+    """Numbers like inputs.params, in their shapes and dtypes."""
+    return _shaped(inputs, _values(inputs, numbers))
 
 
 def _start(program: Program, x: Array, plan: SpillPlan) -> tuple[Moved, Array]:
     """At rest, with empty registers, and where x is out of range."""
-    fixed, left = program.fixed.of(x)
+    fixed, left = program.fixed.of(x.ravel())
     rows = lambda n, like: jnp.zeros((n, *like.shape), like.dtype)
     v = jax.tree.map(jnp.zeros_like, fixed)
-    lost = jnp.zeros(x.shape, jnp.uint32)
+    lost = jnp.zeros(x.size, jnp.uint32)
     tape = rows(plan.rows + plan.last_rows, lost.astype(jnp.uint8))
     return Moved(fixed, v, lost, tape, jax.tree.map(lambda limb: rows(plan.erased_rows, limb), v)), left
 
@@ -233,7 +242,7 @@ def _take_out(m: Moved, plan: SpillPlan) -> Moved:
 
 def _mismatches(program: Program, inputs: Inputs, moved: list[Moved]) -> Array:
     def count(m, x):
-        start, _ = program.fixed.of(x)
+        start, _ = program.fixed.of(x.ravel())
         rest = jax.tree.map(jnp.zeros_like, m.v)
         return jnp.sum(m.x.differs(start) | m.v.differs(rest) | (m.lost != 0))
 
@@ -249,12 +258,16 @@ def _steps(program: Program, inputs: Inputs) -> tuple:
     return jnp.arange(program.steps, dtype=jnp.int32), schedules
 
 
-def _weights(inputs: Inputs, moved: list[Moved]) -> list[Array]:
-    return _values(inputs, [m.x for m in moved])
-
-
 def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
     return [number.value(x.dtype) for number, x in zip(numbers, inputs.params, strict=True)]
+
+
+def _flat(arrays: list[Array]) -> list[Array]:
+    return [x.ravel() for x in arrays]
+
+
+def _shaped(inputs: Inputs, arrays: list[Array]) -> list[Array]:
+    return [x.reshape(like.shape) for x, like in zip(arrays, inputs.params, strict=True)]
 
 
 def _sums(xs: list[Array], ys: list[Array]) -> list[Array]:
