@@ -178,7 +178,8 @@ def backward(
 
     adjoints = None
     if cotangents is not None:
-        adjoints = Adjoints(*map(_flat, cotangents), [jnp.zeros_like(other) for other in chosen])
+        by_x, by_v = cotangents
+        adjoints = Adjoints(_flat(by_x), _flat(by_v), [jnp.zeros_like(other) for other in chosen])
     moved = [_take_out(m, plan) for m, plan in zip(final.moved, inputs.plans, strict=True)]
     (moved, adjoints), schedules = lax.scan(step, (moved, adjoints), _steps(program, inputs), reverse=True)
     if adjoints is not None:
