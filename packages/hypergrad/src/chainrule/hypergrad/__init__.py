@@ -1,0 +1,15 @@
+"""Gradients with respect to everything that goes into training, by running it backwards exactly.
+
+    from chainrule.hypergrad import reverse, train, value_and_hypergrad
+
+train                 momentum training as a differentiable function of all that goes into it
+value_and_hypergrad   value, derivatives, and a certificate that these can be trusted
+reverse               back to the initial weights, bit for bit
+to_sgd                learned schedules for optax.sgd
+"""
+
+from chainrule.hypergrad.hypergradient import Certificate, Hypergradient, reverse, value_and_hypergrad
+from chainrule.hypergrad.schedules import to_sgd
+from chainrule.hypergrad.train import Trained, train
+
+__all__ = ["Certificate", "Hypergradient", "Trained", "reverse", "to_sgd", "train", "value_and_hypergrad"]

@@ -1,0 +1,71 @@
+"""The training loss as a function of arrays only: weights, all else, and the number of the step.
+
+    traced(loss, params, hyper, data, key, batch_size)      -> TracedLoss(value, others)
+
+A derivative must know all that the loss depends on. What a user's function closes over, hyperparameters of
+an outer derivative among it, is found by tracing it once, and joins the arguments.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+from jaxtyping import Array, Int32, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedLoss:
+    value: Callable[[list[Array], list[Array], Int32[Array, ""]], Array]  # of weights, others, step
+    others: list[Array]  # leaves of hyper, of data, the key, and what was closed over
+
+
+def traced(
+    loss: Callable, params: PyTree, hyper: PyTree, data: Any, key: Array | None, batch_size: int | None
+) -> TracedLoss:
+    """The loss of a step, the choice of its batch included."""
+    if not callable(loss):
+        raise TypeError(f"train: loss must be a function loss(params, hyper, batch, key), got {loss!r}")
+    arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
+    _check_batches(data, arrays, key, batch_size)
+
+    def at_step(params, others, t):
+        hyper, arrays, key = others
+        batch, loss_key = arrays, None
+        if callable(data):
+            batch = data(t)
+        if key is not None:
+            batch_key, loss_key = jax.random.split(jax.random.fold_in(key, t))
+            if batch_size is not None:
+                rows = jax.random.randint(batch_key, (batch_size,), 0, len(jax.tree.leaves(arrays)[0]))
+                batch = jax.tree.map(lambda x: x[rows], arrays)
+        return loss(params, hyper, batch, loss_key)
+
+    others = jax.tree.map(jnp.asarray, hyper), arrays, key
+    jaxpr, shape = jax.make_jaxpr(at_step, return_shape=True)(params, others, jnp.int32(0))
+    real = lambda x: x.shape == () and jnp.issubdtype(x.dtype, jnp.floating)
+    if jax.tree.structure(shape) != jax.tree.structure(0) or not real(shape):
+        raise TypeError(f"train: loss(params, hyper, batch, key) must return one real number, got {shape}")
+    explicit = jax.tree.leaves(others)
+
+    def value(weights, all_others, t):
+        closed = jax.extend.core.ClosedJaxpr(jaxpr.jaxpr, all_others[len(explicit) :])
+        (number,) = jax.extend.core.jaxpr_as_fun(closed)(*weights, *all_others[: len(explicit)], t)
+        return number
+
+    return TracedLoss(value, [*explicit, *map(jnp.asarray, jaxpr.consts)])
+
+
+def _check_batches(data, arrays, key, batch_size):
+    if batch_size is None:
+        return
+    if key is None:
+        raise ValueError("train: batch_size asks for random batches: give a key=jax.random.key(...)")
+    lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
+    if callable(data) or len(lengths) != 1 or () in lengths:
+        raise ValueError(
+            "train: batch_size draws rows of data, arrays with one and the same leading axis; got "
+            f"{data if callable(data) else jax.tree.map(jnp.shape, arrays)}. A data(t) makes its own batches"
+        )

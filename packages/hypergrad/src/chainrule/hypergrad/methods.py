@@ -1,0 +1,70 @@
+"""Training by ordinary reverse mode: what reversal is compared with, and what runs any optimiser.
+
+train_by_autodiff(loss, params, rates, momenta, steps, levels)     our momentum, in floating point
+train_by_optimizer(loss, params, optimizer, steps, levels)         any optax optimiser
+checkpointed_scan(step, carry, xs, levels)                         a scan whose derivative recomputes
+
+With one level, `checkpointed_scan` keeps the carry of each of T steps; with two, that of every sqrt(T)-th,
+and of sqrt(T) in between while it goes backwards; with L, L T^(1/L) carries at the cost of computing each
+step L + 1 times.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, PyTree
+
+from chainrule.hypergrad.losses import TracedLoss
+
+
+def train_by_autodiff(
+    loss: TracedLoss, params: list[Array], rates: list[Array], momenta: list[Array], steps: int, levels: int
+) -> tuple[list[Array], list[Array]]:
+    """Final weights and velocities; levels = 0 for a plain scan."""
+
+    def step(carry, at):
+        weights, velocities = carry
+        t, rates, momenta = at
+        g = jax.grad(loss.value)(weights, loss.others, t)
+        velocities = [b * v - (1 - b) * g for b, v, g in zip(momenta, velocities, g, strict=True)]
+        return ([x + a * v for x, a, v in zip(weights, rates, velocities, strict=True)], velocities)
+
+    start = params, [jnp.zeros_like(x) for x in params]
+    return checkpointed_scan(step, start, (jnp.arange(steps, dtype=jnp.int32), rates, momenta), levels)
+
+
+def train_by_optimizer(
+    loss: TracedLoss, params: PyTree, optimizer: optax.GradientTransformation, steps: int, levels: int
+) -> PyTree:
+    """Final weights."""
+
+    def step(carry, t):
+        params, state = carry
+        value = lambda params: loss.value(jax.tree.leaves(params), loss.others, t)
+        updates, state = optimizer.update(jax.grad(value)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    start = params, optimizer.init(params)
+    return checkpointed_scan(step, start, jnp.arange(steps, dtype=jnp.int32), levels)[0]
+
+
+def checkpointed_scan(
+    step: Callable[[PyTree, PyTree], PyTree], carry: PyTree, xs: PyTree, levels: int
+) -> PyTree:
+    """The last carry of carry <- step(carry, x), for the x of xs in turn."""
+    if levels == 0:
+        return lax.scan(lambda carry, x: (step(carry, x), None), carry, xs)[0]
+    if levels == 1:
+        return checkpointed_scan(jax.checkpoint(step), carry, xs, 0)
+    steps = len(jax.tree.leaves(xs)[0])
+    block = round(steps ** (1 - 1 / levels))
+    many = steps // block * block
+    inner = lambda carry, xs: checkpointed_scan(step, carry, xs, levels - 1)
+    blocks = jax.tree.map(lambda x: x[:many].reshape(-1, block, *x.shape[1:]), xs)
+    carry = checkpointed_scan(inner, carry, blocks, 1)
+    if many < steps:
+        carry = jax.checkpoint(inner)(carry, jax.tree.map(lambda x: x[many:], xs))
+    return carry
