@@ -135,6 +135,9 @@ def tests_workspace(session):
     session.run("pytest", "tests/workspace", *session.posargs)
 
 
+AS_USERS_DO = {"hypergrad"}  # it lives on two programs that round alike, so those are tested that users get
+
+
 def compiled_in_haste(session):
     """XLA compiles without optimising, a third quicker: most of what tests do is to compile. On the oldest
     Python, also by its older way to make code for a CPU, another third. The demo and the examples
@@ -148,7 +151,7 @@ def tests_of(name, packages):
         develop(session, packages, f"tests-{name}")
         # Compiling keeps one processor busy.
         processes = ["-n", "auto", "--dist", "worksteal"]
-        env = CACHE | compiled_in_haste(session)
+        env = CACHE if name in AS_USERS_DO else CACHE | compiled_in_haste(session)
         session.run("pytest", *processes, f"tests/{name}", *session.posargs, env=env)
 
     tests.__doc__ = f"The tests of {name}, in an environment that holds nothing else of ours."

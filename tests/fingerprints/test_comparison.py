@@ -100,6 +100,18 @@ def test_every_method_is_tested_on_the_rows_it_never_saw(refit):
         np.testing.assert_allclose(seen.predictions, unseen.predictions, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_splits_in_processes_of_their_own_have_the_same_outcomes():
+    dataset, splits = load("solubility", rows=60), random_splits(60, 2, validation=0.2, test=0.2)
+    options = {"methods": (MEAN, NEURAL_NET), "settings": SETTINGS, "refit": True, "done": {(MEAN, 1)}}
+    alone = list(compare(dataset, splits, **options))
+    together = list(compare(dataset, splits, **options, processes=2))
+    assert [(o.method, o.split) for o in together] == [(MEAN, 0), (NEURAL_NET, 0), (NEURAL_NET, 1)]
+    for one, other in zip(alone, together, strict=True):
+        assert one[:4] == other[:4] and one.settings == other.settings and other.model is None
+        np.testing.assert_array_equal(one.predictions, other.predictions)
+
+
 def test_settings_come_back_from_their_file(tmp_path):
     one_for_each_fold = {NEURAL_NET: [*SETTINGS[NEURAL_NET], *SETTINGS[NEURAL_LINEAR]]}
     settings = {"delaney": SETTINGS, "cep": one_for_each_fold}
@@ -169,6 +181,7 @@ def small_table(tmp_path, monkeypatch):
 
     def run(*options, out="out", settings=tmp_path / "mine.json"):
         arguments = ["--data-dir", tmp_path, "-o", tmp_path / out, "--settings", settings, "--folds", "2"]
+        arguments += ["--processes", "1"]
         return main([str(word) for word in ("table", "--data", "malaria", *arguments, *options)])
 
     return run, tmp_path / "out"

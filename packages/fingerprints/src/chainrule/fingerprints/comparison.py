@@ -13,6 +13,7 @@ Source: talk, "Predictive performance"; Duvenaud, Maclaurin et al., NIPS 2015, t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 from chainrule.fingerprints.datasets import Dataset
 from chainrule.fingerprints.methods import DEMO_METHODS, Methods
 from chainrule.fingerprints.model import PropertyModel
+from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.published import PUBLISHED, Published
 from chainrule.fingerprints.settings import OfFolds, Settings
 from chainrule.fingerprints.splits import Split
@@ -61,6 +63,7 @@ def compare(
     settings: Mapping[str, OfFolds] | None = None,
     trials: int = 0,
     done: Collection[tuple[str, int]] = (),
+    processes: int = 1,
     run_dir: str | Path | None = None,
     resume: bool = False,
 ) -> Iterator[Outcome]:
@@ -76,25 +79,44 @@ def compare(
         trials: choose anew instead, by a search of so many trials on the validation rows of each split; see
             `tune`. `settings` then say how long a training is, and how large its batches are.
         done: methods and numbers of splits to be left out.
+        processes: how many work at a time, each on a split; the outcomes of a split then come together, and
+            without their models. They are the same.
         run_dir, resume: where every neural training keeps its run, see `train`.
 
     Raises:
-        ValueError: a method is unknown, or has settings of another one.
+        ValueError: a method is unknown, or has settings of another one; or `processes` is less than 1.
+        RuntimeError: a process died.
     """
     runner = Methods(dataset, refit, steps, settings or {}, trials, run_dir, resume)
     for name in (*methods, *(settings or {})):
         if name not in runner.by_name:
             raise ValueError(f"method {name!r} is unknown; choose of {', '.join(runner.by_name)}")
-    for number, split in enumerate(splits):
-        for name in methods:
-            if (name, number) in done:
-                continue
-            answer = runner.by_name[name](name, split, number, seed + number)
-            error = float(np.mean((answer.predictions - dataset.targets[split.test]) ** 2))
-            choice = "" if answer.settings is None else str(answer.settings)
-            yield Outcome(
-                name, number, error, choice, split.test, answer.predictions, answer.model, answer.settings
-            )
+    undone = [[name for name in methods if (name, number) not in done] for number in range(len(splits))]
+    left = [(number, splits[number], names) for number, names in enumerate(undone) if names]
+    if processes == 1:
+        for task in left:
+            yield from _outcomes(runner, seed, *task)
+    else:
+        for outcomes in ordered_map(partial(_all_outcomes, runner, seed), left, processes=processes):
+            yield from outcomes
+
+
+def _outcomes(
+    runner: Methods, seed: int, number: int, split: Split, methods: Sequence[str]
+) -> Iterator[Outcome]:
+    """Of some methods on one split."""
+    for name in methods:
+        answer = runner.by_name[name](name, split, number, seed + number)
+        error = float(np.mean((answer.predictions - runner.dataset.targets[split.test]) ** 2))
+        choice = "" if answer.settings is None else str(answer.settings)
+        yield Outcome(
+            name, number, error, choice, split.test, answer.predictions, answer.model, answer.settings
+        )
+
+
+def _all_outcomes(runner: Methods, seed: int, task: tuple[int, Split, list[str]]) -> list[Outcome]:
+    """In a process of its own."""
+    return [outcome._replace(model=None) for outcome in _outcomes(runner, seed, *task)]
 
 
 def summarize(

@@ -148,7 +148,8 @@ def _sum_by_blocks(
 
     of_no_molecule = batch.n_molecules
     molecule = blocks(jnp.asarray(batch.molecule), of_no_molecule)
-    start = jnp.zeros((batch.n_molecules, length), layers[0].dtype)
+    dtype = jnp.result_type(*layers, *jax.tree.leaves(writes))  # the first layer's is the batch's
+    start = jnp.zeros((batch.n_molecules, length), dtype)
     return jax.lax.scan(add, start, (molecule, [blocks(layer) for layer in layers]))[0]
 
 

@@ -38,6 +38,8 @@ class Table:
     """Choose settings anew, in each fold, by a search of so many trials on its validation rows."""
     messages: bool = False
     """A sixth row, which the talk does not have: the variant "messages" of the neural fingerprint."""
+    processes: int = 2
+    """How many work at a time, each on a fold."""
     resume: bool = False
     """Keep what --out has of this run, and go on from there."""
 

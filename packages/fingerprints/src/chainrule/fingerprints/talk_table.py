@@ -59,6 +59,7 @@ def run(
     settings: Path | None,
     trials: int,
     messages: bool,
+    processes: int,
     resume: bool,
 ) -> dict[str, list[Row]]:
     """Compare, print, keep; see the command's `--help` for the arguments. Returns the rows of each set.
@@ -72,8 +73,9 @@ def run(
     for name, value in (("seed", seed), ("trials", trials)):
         if value < 0:
             raise ValueError(f"--{name} {value} must not be negative")
-    if steps is not None and steps < 1:
-        raise ValueError(f"--steps {steps} must be at least 1")
+    for name, value in (("steps", steps), ("processes", processes)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value} must be at least 1")
     methods = (*TALK_METHODS, MESSAGES_NET) if messages else TALK_METHODS
     out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
@@ -112,6 +114,7 @@ def run(
                 settings=given,
                 trials=trials,
                 done={(outcome.method, outcome.split) for outcome in found[name]},
+                processes=processes,
             ):
                 journal.append(_entry(outcome))
                 found[name].append(outcome)
