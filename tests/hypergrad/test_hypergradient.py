@@ -11,6 +11,7 @@ from chainrule.hypergrad import to_sgd, train, value_and_hypergrad
 from chainrule.hypergrad.bits import NO_ROW, numerators, spill_plan
 from chainrule.hypergrad.exact import Double, Single
 
+pytestmark = pytest.mark.slow
 KEY = jax.random.key(3)
 NAMES = ("params", "hyper", "learning_rate", "momentum", "data")
 

@@ -11,6 +11,7 @@ from chainrule.hypergrad import reverse, train, value_and_hypergrad
 
 MODELS = ["mlp", "conv", "layernorm", "attention"]
 precisions = pytest.mark.parametrize("precision", ["single", "double"])
+pytestmark = pytest.mark.slow
 KEY = jax.random.key(0)
 
 
