@@ -137,8 +137,8 @@ def tests_workspace(session):
 
 def compiled_in_haste(session, name):
     """Most of what tests do is to compile. On the oldest Python, XLA's older way to make code for a CPU takes
-    a third less; for networks, so does leaving out its optimisations. Not so for hypergrad, which lives on two
-    programs that round alike: what is tested there are those that users get."""
+    a third less; for fingerprints, so does leaving out its optimisations. Not so for hypergrad, which lives
+    on two programs that round alike: what is tested there are those that users get."""
     flags = []
     if session.python == OLDEST and name != "hypergrad":
         flags += ["--xla_cpu_use_fusion_emitters=false"]
