@@ -80,7 +80,7 @@ def compare(
             `tune`. `settings` then say how long a training is, and how large its batches are.
         done: methods and numbers of splits to be left out.
         processes: how many work at a time, each on a split; the outcomes of a split then come together, and
-            without their models. They are the same.
+            without their models. They are the same, up to rounding.
         run_dir, resume: where every neural training keeps its run, see `train`.
 
     Raises:
