@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from chainrule.hypergrad.differentiable import train_reversibly
 from chainrule.hypergrad.exact import Double, Single
 from chainrule.hypergrad.losses import traced
-from chainrule.hypergrad.methods import train_by_autodiff, train_by_optimizer
+from chainrule.hypergrad.methods import checkpointed_scan, momentum_scan, optimizer_scan
 from chainrule.hypergrad.reversal import Final, Inputs, Program
 from chainrule.hypergrad.schedules import spill_plans, spread
 
@@ -177,14 +177,15 @@ def train_with_probe(
                 "train: only our momentum can be reversed, and an optimizer has its own learning rate: with "
                 "one, say learning_rate=None, momentum=None, method='checkpoint'"
             )
-        trained = train_by_optimizer(traced_loss, params, optimizer, steps, LEVELS[method])
+        trained, _ = checkpointed_scan(*optimizer_scan(traced_loss, params, optimizer, steps), LEVELS[method])
         return Trained(trained, None, jnp.asarray(False), None, None, None)
     rates = spread("learning_rate", learning_rate, params, steps)
     momenta = spread("momentum", momentum, params, steps)
     structure = jax.tree.structure(params)
     tree = lambda leaves: jax.tree.unflatten(structure, leaves)
     if method != "reversible":
-        x, v = train_by_autodiff(traced_loss, jax.tree.leaves(params), rates, momenta, steps, LEVELS[method])
+        scan = momentum_scan(traced_loss, jax.tree.leaves(params), rates, momenta, steps)
+        x, v = checkpointed_scan(*scan, LEVELS[method])
         momentum = jax.tree.map(lambda m: jnp.broadcast_to(jnp.asarray(m), steps), momentum)
         return Trained(tree(x), tree(v), jnp.asarray(False), momentum, None, None)
 
