@@ -1,4 +1,4 @@
-"""The meta-loop: it follows the derivative, goes on after a kill to the same bits, and trusts nothing broken."""
+"""The meta-loop follows the derivative, goes on after a kill to the same bits, and trusts nothing broken."""
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,8 @@ def test_a_meta_step_is_the_optimizer_on_the_derivative_by_reverse_mode():
     expected = jax.tree.map(lambda x, g: x - 0.25 * g, first(), gradient)
     for method, near in [("reversible", 2e-4), ("checkpoint", 1e-12)]:  # momenta are rounded to 2^-16
         moved = run(1, optax.sgd(0.25), method=method).meta
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=near), moved, expected)
+        apart = jax.tree.map(lambda x, y: jnp.max(abs(x - y)), moved, expected)
+        assert max(jax.tree.leaves(apart)) <= near
 
 
 def test_all_that_goes_into_training_is_learned():

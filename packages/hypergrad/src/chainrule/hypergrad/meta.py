@@ -55,8 +55,8 @@ class MetaStepFailed(RuntimeError):
         super().__init__(
             f"fit: at meta-step {found.step} the derivative cannot be trusted: {found.mismatches} mismatches "
             f"in the reversal, overflow {found.overflow}, objective {found.objective}, norm of the "
-            f"derivative {found.gradient_norm}. Smaller learning rates, or a smaller step of the outer optimizer, keep "
-            "training in range; on_failure='skip' goes on without this step"
+            f"derivative {found.gradient_norm}. Smaller learning rates, or a smaller step of the outer "
+            "optimizer, keep training in range; on_failure='skip' goes on without this step"
         )
         self.found = found
 
@@ -127,7 +127,8 @@ def fit(
     )
     meta_step = _meta_step(objective, loss, optimizer, training, settings)
     meta = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), meta)
-    state, history = (meta, optimizer.init(meta)), []
+    state: Any = (meta, optimizer.init(meta))
+    history: list[MetaStep] = []
 
     file = None
     if folder is not None:
@@ -148,10 +149,11 @@ def fit(
             raise MetaStepFailed(found)
         history.append(found)
         if file is not None:
-            file.write(state, MetaStep(*map(np.asarray, zip(*history, strict=True)))._asdict())
+            file.write(state, _columns(history))
         if callback is not None:
             callback(found, state[0])
-    return Fitted(*state, history)
+    meta, optimizer_state = state
+    return Fitted(meta, optimizer_state, history)
 
 
 def _meta_step(objective, loss, optimizer, training, settings):
@@ -204,7 +206,12 @@ def _keys(key, step):
     return training_key, train_key
 
 
-def _read(file: RunFile, state: PyTree) -> tuple[PyTree, list[MetaStep]]:
+def _columns(history: list[MetaStep]) -> dict[str, np.ndarray]:
+    columns = zip(*history, strict=True)
+    return {name: np.asarray(column) for name, column in zip(MetaStep._fields, columns, strict=True)}
+
+
+def _read(file: RunFile, state: PyTree) -> tuple[Any, list[MetaStep]]:
     """What the file holds, or the state as it is before the first step."""
     found = file.read(state)
     if found is None:

@@ -58,10 +58,11 @@ class RunFile:
 
     def write(self, state: PyTree, columns: dict[str, np.ndarray]) -> None:
         """The file has the old content or the new."""
-        leaves = {f"state_{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+        arrays: dict[str, Any] = {f"state_{i}": _plain(x) for i, x in enumerate(jax.tree.leaves(state))}
+        arrays |= columns | {"identity": np.asarray(json.dumps(self.identity))}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._part.open("wb") as file:
-            np.savez(file, identity=np.asarray(json.dumps(self.identity)), **leaves, **columns)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(self._part, self.path)
@@ -93,5 +94,5 @@ def _plain(x: Any) -> np.ndarray:
 
 def _array(stored: np.ndarray, like: Array) -> Array:
     if _is_key(like):
-        return jax.random.wrap_key_data(stored, impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(jax.numpy.asarray(stored), impl=jax.random.key_impl(like))
     return jax.numpy.asarray(stored.view(like.dtype))  # bfloat16 comes back as bytes
