@@ -78,9 +78,10 @@ def memory_estimate(
 
     Returns:
         A Memory for each of "naive", "checkpoint", "reversible single" and "reversible double"; for the first
-        two only with an optimizer. Neither arguments nor results are in it. The tests hold the total to
-        within a factor of 1.5 of `compiled.memory_analysis()` of small perceptrons on CPU. Where the inside
-        of one step is most of it, XLA may do with less; where it pads arrays, it needs more.
+        two only with an optimizer. ("implicit" keeps nothing that grows with the steps.) Neither arguments
+        nor results are in it. The tests hold the total to within a factor of 1.5 of
+        `compiled.memory_analysis()` of a small perceptron on CPU. Where the inside of one step is most of it,
+        XLA may do with less; where it pads arrays, it needs more.
 
     Example:
         >>> loss = lambda x, target, batch, key: jnp.sum((x - target) ** 2)
@@ -99,7 +100,8 @@ def memory_estimate(
 
     def scan(params, hyper, key, rate, momentum, *arrays):
         params = jax.tree.map(jnp.asarray, params)
-        traced_loss = traced(loss, params, hyper, *arrays or (data,), key, batch_size)
+        batches = arrays[0] if arrays else data
+        traced_loss = traced(loss, params, hyper, batches, key, batch_size)
         if optimizer is not None:
             return optimizer_scan(traced_loss, params, optimizer, steps)
         rates = spread("learning_rate", rate, params, steps)
