@@ -75,3 +75,10 @@ def test_an_optimizer_has_no_tape_and_a_larger_state(problem):
 def test_data_that_are_a_function_have_no_derivative(problem):
     with pytest.raises(ValueError, match="arrays, not a function"):
         memory_estimate(problem("mlp").loss, 0.0, 0.0, 0.1, 0.9, data=lambda t: t, wrt=("data",), steps=3)
+
+
+def test_what_is_the_same_for_all_steps_is_counted_once():
+    x = jnp.ones((500, 40), jnp.float32)
+    loss = lambda w, h, batch, key: jnp.sum(jnp.sin(batch @ w))
+    need = memory_estimate(loss, jnp.zeros(40, jnp.float32), None, 0.1, 0.9, data=x, steps=100)
+    assert need["naive"].kept < 100 * x.nbytes / 4
