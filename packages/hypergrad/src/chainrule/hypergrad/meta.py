@@ -85,7 +85,7 @@ def fit(
         objective: a number computed from the trained weights.
         loss: what training minimises, loss(params, hyper, batch, key) as in `train`.
         meta: floating numbers to start from, a pytree.
-        optimizer: any of optax; it moves meta.
+        optimizer: any of optax that asks for derivatives only; it moves meta.
         training: training(meta, key) -> {"params": ..., "learning_rate": ..., "momentum": ...}, and any of
             "hyper" and "data", as `train` takes them; "optimizer", one of optax to train by; "objective", one
             of this meta-step's own, for validation data drawn with the key or a penalty on meta. What does
