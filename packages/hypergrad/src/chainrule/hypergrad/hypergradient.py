@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, PyTree
 
 from chainrule.hypergrad.reversal import backward, floats
-from chainrule.hypergrad.train import Precision, Trained, train_with_probe
+from chainrule.hypergrad.train import Method, Precision, Trained, train_with_probe
 
 Argument = Literal["params", "hyper", "learning_rate", "momentum", "data"]
 
@@ -30,7 +30,7 @@ class Certificate:
     mismatches: Int[
         Array, "*lanes"
     ]  # of initial weights, velocities and registers: how many are not as they were
-    overflow: Bool[Array, "*lanes"]  # as in Trained
+    overflow: Bool[Array, "*lanes"]  # as in Trained; or a derivative of the method "implicit" is not finite
     momentum: PyTree  # as in Trained
     bits_per_step: ArrayLike | None  # as in Trained
 
@@ -59,11 +59,12 @@ def value_and_hypergrad(
     learning_rate: PyTree,
     momentum: PyTree,
     *,
-    wrt: Sequence[Argument] = ("params", "hyper", "learning_rate", "momentum"),
+    wrt: Sequence[Argument] | None = None,
     data: Any = None,
     batch_size: int | None = None,
     key: Array | None = None,
     steps: int,
+    method: Method = "reversible",
     precision: Precision = "double",
     min_momentum: float | None = None,
 ) -> tuple[Array, Hypergradient, Certificate]:
@@ -71,8 +72,9 @@ def value_and_hypergrad(
 
     Args:
         objective: a number computed from the trained weights, such as the loss on other data.
-        wrt: what to differentiate by. Integer leaves have no derivative, float0.
-        others: as in `train`, by the method "reversible".
+        wrt: what to differentiate by; None for all but data. Integer leaves have no derivative, float0.
+        method: "reversible", or "implicit", which has derivatives by "hyper", its default, and "data".
+        others: as in `train`.
 
     Returns:
         The value, the Hypergradient, and the Certificate. Where that does not hold, derivatives are NaN.
@@ -84,6 +86,18 @@ def value_and_hypergrad(
         >>> print(f"{value:.3f} {gradient.hyper:.3f} {certificate.holds}")
         1.000 2.000 True
     """
+    if wrt is None:
+        wrt = ("hyper",) if method == "implicit" else ("params", "hyper", "learning_rate", "momentum")
+    if method not in ("reversible", "implicit"):
+        raise ValueError(
+            f"value_and_hypergrad: method = {method!r} has no certificate, only 'reversible' and 'implicit' "
+            "have: take jax.value_and_grad of what train returns"
+        )
+    if method == "implicit" and not {*wrt} <= {"hyper", "data"}:
+        raise ValueError(
+            f"value_and_hypergrad: wrt = {[*wrt]}: a minimum does not depend on where training began and how "
+            "it went; with method='implicit' give some of ['hyper', 'data']"
+        )
     given = {
         "params": params,
         "hyper": hyper,
@@ -103,7 +117,7 @@ def value_and_hypergrad(
             batch_size=batch_size,
             key=key,
             steps=steps,
-            method="reversible",
+            method=method,
             precision=precision,
             min_momentum=min_momentum,
             optimizer=None,
@@ -116,8 +130,15 @@ def value_and_hypergrad(
     both = jax.value_and_grad(value, argnums=(0, 1), has_aux=True, allow_int=True)
     (number, trained), (gradient, found) = both(chosen, jnp.zeros(2))
     mismatches = found[0].astype(jnp.int32)
-    certificate = Certificate(mismatches, found[1] != 0, trained.momentum, trained.bits_per_step)
+    overflow = (found[1] != 0) | trained.overflow
+    if method == "implicit":  # its linear system may fail where its minimum was found
+        overflow |= ~jnp.stack([jnp.isfinite(x).all() for x in _floating(gradient)]).all()
+    certificate = Certificate(mismatches, overflow, trained.momentum, trained.bits_per_step)
     return number, Hypergradient(**{name: gradient.get(name) for name in given}), certificate
+
+
+def _floating(tree: PyTree) -> list[Array]:
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
 def reverse(trained: Trained) -> tuple[PyTree, PyTree, Certificate]:

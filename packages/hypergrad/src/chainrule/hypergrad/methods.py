@@ -1,8 +1,8 @@
 """Training by ordinary reverse mode: what reversal is compared with, and what runs any optimiser.
 
-train_by_autodiff(loss, params, rates, momenta, steps, levels)     our momentum, in floating point
-train_by_optimizer(loss, params, optimizer, steps, levels)         any optax optimiser
-checkpointed_scan(step, carry, xs, levels)                         a scan whose derivative recomputes
+momentum_scan(loss, params, rates, momenta, steps)     our momentum, in floating point      -> Scan
+optimizer_scan(loss, params, optimizer, steps)         any optax optimiser                  -> Scan
+checkpointed_scan(step, carry, xs, levels)             the last carry, with a derivative that recomputes
 
 With one level, `checkpointed_scan` keeps the carry of each of T steps; with two, that of every sqrt(T)-th,
 and of sqrt(T) in between while it goes backwards; with L, L T^(1/L) carries at the cost of computing each
@@ -10,6 +10,7 @@ step L + 1 times.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,18 @@ from jaxtyping import Array, PyTree
 from chainrule.hypergrad.losses import TracedLoss
 
 
-def train_by_autodiff(
-    loss: TracedLoss, params: list[Array], rates: list[Array], momenta: list[Array], steps: int, levels: int
-) -> tuple[list[Array], list[Array]]:
-    """Final weights and velocities; levels = 0 for a plain scan."""
+class Scan(NamedTuple):
+    """Training as a scan: carry <- step(carry, x), for the x of xs in turn."""
+
+    step: Callable[[PyTree, PyTree], PyTree]
+    carry: PyTree
+    xs: PyTree
+
+
+def momentum_scan(
+    loss: TracedLoss, params: list[Array], rates: list[Array], momenta: list[Array], steps: int
+) -> Scan:
+    """The carry is weights and velocities."""
 
     def step(carry, at):
         weights, velocities = carry
@@ -33,13 +42,13 @@ def train_by_autodiff(
         return ([x + a * v for x, a, v in zip(weights, rates, velocities, strict=True)], velocities)
 
     start = params, [jnp.zeros_like(x) for x in params]
-    return checkpointed_scan(step, start, (jnp.arange(steps, dtype=jnp.int32), rates, momenta), levels)
+    return Scan(step, start, (jnp.arange(steps, dtype=jnp.int32), rates, momenta))
 
 
-def train_by_optimizer(
-    loss: TracedLoss, params: PyTree, optimizer: optax.GradientTransformation, steps: int, levels: int
-) -> PyTree:
-    """Final weights."""
+def optimizer_scan(
+    loss: TracedLoss, params: PyTree, optimizer: optax.GradientTransformation, steps: int
+) -> Scan:
+    """The carry is weights and the optimizer's state."""
 
     def step(carry, t):
         params, state = carry
@@ -47,8 +56,7 @@ def train_by_optimizer(
         updates, state = optimizer.update(jax.grad(value)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    start = params, optimizer.init(params)
-    return checkpointed_scan(step, start, jnp.arange(steps, dtype=jnp.int32), levels)[0]
+    return Scan(step, (params, optimizer.init(params)), jnp.arange(steps, dtype=jnp.int32))
 
 
 def checkpointed_scan(
@@ -60,7 +68,7 @@ def checkpointed_scan(
     if levels == 1:
         return checkpointed_scan(jax.checkpoint(step), carry, xs, 0)
     steps = len(jax.tree.leaves(xs)[0])
-    block = round(steps ** (1 - 1 / levels))
+    block = block_length(steps, levels)
     many = steps // block * block
     inner = lambda carry, xs: checkpointed_scan(step, carry, xs, levels - 1)
     blocks = jax.tree.map(lambda x: x[:many].reshape(-1, block, *x.shape[1:]), xs)
@@ -68,3 +76,8 @@ def checkpointed_scan(
     if many < steps:
         carry = jax.checkpoint(inner)(carry, jax.tree.map(lambda x: x[many:], xs))
     return carry
+
+
+def block_length(steps: int, levels: int) -> int:
+    """Steps between two carries that are kept all the while."""
+    return round(steps ** (1 - 1 / levels))

@@ -3,6 +3,7 @@
 spread(name, schedule, params, steps)     one array of steps for each leaf of params
 spill_plans(momentum, params, ...)        the momenta that are really used, and where their bits go
 to_sgd(learning_rate, momentum)           the same training in the convention of optax.sgd
+as_schedule(values)                       a learned schedule as one of optax
 
 A schedule is a number, an array of one number a step, or a prefix of the tree of parameters with such
 leaves: {"encoder": 0.1, "decoder": jnp.linspace(0.1, 0.0, steps)}.
@@ -11,6 +12,7 @@ leaves: {"encoder": 0.1, "decoder": jnp.linspace(0.1, 0.0, steps)}.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
@@ -49,6 +51,26 @@ def to_sgd(learning_rate: PyTree, momentum: PyTree) -> tuple[PyTree, PyTree]:
     pairs = jax.tree.map(convert, learning_rate, momentum)
     structure = jax.tree.structure(learning_rate)
     return jax.tree.transpose(structure, jax.tree.structure((0, 0)), pairs)
+
+
+def as_schedule(values: ArrayLike) -> optax.Schedule:
+    """A schedule of optax: the value of each step, and after the last step the last value.
+
+    Args:
+        values: one number for each step; or a single one.
+
+    Returns:
+        schedule(step) -> value, for optax.sgd(schedule) and optax.inject_hyperparams, after `to_sgd`.
+
+    Example:
+        >>> schedule = as_schedule(np.array([0.3, 0.2, 0.1]))
+        >>> print([f"{schedule(step):.1f}" for step in (0, 2, 7)])
+        ['0.3', '0.1', '0.1']
+    """
+    values = jnp.atleast_1d(jnp.asarray(values))
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"as_schedule: values have shape {values.shape}: give one number for each step")
+    return lambda step: values[jnp.minimum(step, len(values) - 1)]
 
 
 def spread(name: str, schedule: PyTree, params: PyTree, steps: int) -> list[Float[Array, "*lanes steps"]]:

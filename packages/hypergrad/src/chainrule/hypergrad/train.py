@@ -20,12 +20,13 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from chainrule.hypergrad.differentiable import train_reversibly
 from chainrule.hypergrad.exact import Double, Single
+from chainrule.hypergrad.implicit import minimum
 from chainrule.hypergrad.losses import traced
-from chainrule.hypergrad.methods import train_by_autodiff, train_by_optimizer
+from chainrule.hypergrad.methods import checkpointed_scan, momentum_scan, optimizer_scan
 from chainrule.hypergrad.reversal import Final, Inputs, Program
 from chainrule.hypergrad.schedules import spill_plans, spread
 
-Method = Literal["reversible", "checkpoint", "naive"]
+Method = Literal["reversible", "checkpoint", "naive", "implicit"]
 Precision = Literal["single", "double"]
 FIXED = {"single": Single, "double": Double}
 LEVELS = {"naive": 0, "checkpoint": 2}  # of recursion; 2 keeps 2 sqrt(steps) states
@@ -48,9 +49,10 @@ class Trained:
     """The end of training."""
 
     params: PyTree  # the trained weights; NaN after an overflow
-    velocity: PyTree  # like params; None with an optimizer of one's own
-    overflow: Bool[Array, "*lanes"]  # whether a number left its range or was NaN; or the tape was too short
-    momentum: PyTree  # what was really multiplied by at each step; a tree like that given
+    velocity: PyTree  # like params; None with an optimizer of one's own, and by the method "implicit"
+    # Whether a number left its range or was NaN; or the tape was too short; or no minimum was found.
+    overflow: Bool[Array, "*lanes"]
+    momentum: PyTree  # what was really multiplied by at each step; a tree like that given; None likewise
     bits_per_step: ArrayLike | None  # for each parameter and step, beside the last state; None without a tape
     run: Run | None  # for reverse(); None for methods that keep no tape
 
@@ -98,7 +100,11 @@ def train(
         key: for batches and for the loss, which gets one of its own each step; None if neither needs one.
         steps: how many.
         method: "reversible" keeps the lost bits. "checkpoint" keeps every sqrt(steps)-th state, "naive" all
-            that reverse mode wants, both in plain floating-point numbers.
+            that reverse mode wants, both in plain floating-point numbers. "implicit" goes to a minimum of the
+            loss, by Newton's method of at most so many steps, and differentiates that: by hyper, data, and
+            what loss closes over. Where training went through does not matter then, so learning_rate and
+            momentum must be None, batches all of the data, and derivatives by params are exactly zero. A loss
+            that uses its key gets one and the same.
         precision: of the reversible method, "double": multiples of 2^-52 below 2048, which needs no
             jax_enable_x64; or "single": multiples of 2^-24 below 128, faster and smaller.
         min_momentum: of traced momenta the least that there will be, which sizes the tape. A schedule that
@@ -170,21 +176,28 @@ def train_with_probe(
         raise ValueError(f"train: steps = {steps!r} must be a whole number from 1 on")
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), params)
     _check_params(params)
+    if method == "implicit":
+        _check_implicit(learning_rate, momentum, data, batch_size, optimizer)
     traced_loss = traced(loss, params, hyper, data, key, batch_size)
+    if method == "implicit":
+        leaves, structure = jax.tree.flatten(params)
+        weights, failed = minimum(traced_loss, leaves, steps)
+        return Trained(jax.tree.unflatten(structure, weights), None, failed, None, None, None)
     if optimizer is not None:
         if method == "reversible" or learning_rate is not None or momentum is not None:
             raise ValueError(
                 "train: only our momentum can be reversed, and an optimizer has its own learning rate: with "
                 "one, say learning_rate=None, momentum=None, method='checkpoint'"
             )
-        trained = train_by_optimizer(traced_loss, params, optimizer, steps, LEVELS[method])
+        trained, _ = checkpointed_scan(*optimizer_scan(traced_loss, params, optimizer, steps), LEVELS[method])
         return Trained(trained, None, jnp.asarray(False), None, None, None)
     rates = spread("learning_rate", learning_rate, params, steps)
     momenta = spread("momentum", momentum, params, steps)
     structure = jax.tree.structure(params)
     tree = lambda leaves: jax.tree.unflatten(structure, leaves)
     if method != "reversible":
-        x, v = train_by_autodiff(traced_loss, jax.tree.leaves(params), rates, momenta, steps, LEVELS[method])
+        scan = momentum_scan(traced_loss, jax.tree.leaves(params), rates, momenta, steps)
+        x, v = checkpointed_scan(*scan, LEVELS[method])
         momentum = jax.tree.map(lambda m: jnp.broadcast_to(jnp.asarray(m), steps), momentum)
         return Trained(tree(x), tree(v), jnp.asarray(False), momentum, None, None)
 
@@ -200,6 +213,17 @@ def train_with_probe(
     return Trained(
         tree(x), tree(v), final.overflow, used, bits_per_step, Run(inputs, final, program, structure)
     )
+
+
+def _check_implicit(learning_rate, momentum, data, batch_size, optimizer):
+    given = dict(learning_rate=learning_rate, momentum=momentum, batch_size=batch_size, optimizer=optimizer)
+    needless = [name for name, setting in given.items() if setting is not None]
+    if needless or callable(data):
+        raise ValueError(
+            "train: a minimum depends on the loss alone, not on the course of training: with "
+            f"method='implicit', {' and '.join(needless or ['data as a function'])} must be None. Their "
+            "derivatives are those of a training that has not converged: method='reversible' has them"
+        )
 
 
 def _check_params(params):
