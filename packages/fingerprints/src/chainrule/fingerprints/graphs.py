@@ -68,14 +68,10 @@ def parse(texts: Sequence[str]) -> Graphs:
     """The graphs of whole cells."""
     reasons = [""] * len(texts)
     molecules = _read_cells(texts, reasons)
-    atoms = _Atoms(texts, molecules)
-    bonds = _bonds(atoms)
-    degrees = np.bincount(bonds.ends.ravel(), minlength=len(atoms.numbers))
+    atoms, bonds, degrees = _take_apart(texts, molecules)
     unusual = (SYMBOL_OF_NUMBER[atoms.numbers] == OTHER) | (degrees > MAX_DEGREE)
     if unusual.any() and _refuse(texts, molecules, reasons):
-        atoms = _Atoms(texts, molecules)
-        bonds = _bonds(atoms)
-        degrees = np.bincount(bonds.ends.ravel(), minlength=len(atoms.numbers))
+        atoms, bonds, degrees = _take_apart(texts, molecules)
     aromatic = np.zeros(len(degrees), bool)
     aromatic[bonds.ends[bonds.types == AROMATIC]] = True
     atom_counts, bond_counts = np.zeros((2, len(texts)), np.int64)
@@ -148,6 +144,15 @@ def _unlisted(mol: Chem.Mol, name: str) -> set[str]:
         if SYMBOL_OF_NUMBER[number] == OTHER:
             symbols.add(atom.GetSymbol())
     return symbols
+
+
+def _take_apart(
+    texts: Sequence[str], molecules: dict[int, Chem.Mol]
+) -> tuple[_Atoms, _Bonds, Int[np.ndarray, " atoms"]]:
+    """The atoms, the bonds, and the number of neighbours of every atom."""
+    atoms = _Atoms(texts, molecules)
+    bonds = _bonds(atoms)
+    return atoms, bonds, np.bincount(bonds.ends.ravel(), minlength=len(atoms.numbers))
 
 
 class _Atoms:

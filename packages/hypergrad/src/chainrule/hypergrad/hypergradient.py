@@ -27,9 +27,8 @@ Argument = Literal["params", "hyper", "learning_rate", "momentum", "data"]
 class Certificate:
     """Whether a reversal can be trusted."""
 
-    mismatches: Int[
-        Array, "*lanes"
-    ]  # of initial weights, velocities and registers: how many are not as they were
+    # Of initial weights, velocities and registers: how many are not as they were.
+    mismatches: Int[Array, "*lanes"]
     overflow: Bool[Array, "*lanes"]  # as in Trained; or a derivative of the method "implicit" is not finite
     momentum: PyTree  # as in Trained
     bits_per_step: ArrayLike | None  # as in Trained

@@ -85,7 +85,7 @@ def train(
     `jax.grad` of anything computed from `.params` or `.velocity`, with respect to params, hyper,
     learning_rate, momentum, floating data, or what loss and data close over, works under jit and vmap. It is
     that of the steps above without rounding, at the weights that were gone through. Second derivatives
-    are refused, except by the methods "checkpoint" and "naive".
+    are refused, except by the methods "checkpoint", "naive" and "implicit".
 
     Args:
         loss: loss(params, hyper, batch, key) -> number, the same for the same arguments: randomness comes
