@@ -3,7 +3,7 @@
 Both take the same molecules, collated beforehand, through fingerprint, head (length -> 100 -> 1),
 gradient and Adam. Ours has more to do: bond features, which PyG's NeuralFingerprint lacks. Timings
 of the two alternate; the median counts. Threads are pinned by the environment (OMP_NUM_THREADS). Before
-that: one epoch from SMILES in a process that has compiled nothing, and the reading of SMILES alone.
+that: one epoch from SMILES in a process that has compiled nothing.
 
     python benchmarks/fingerprints_training.py          the whole table
     python benchmarks/fingerprints_training.py --quick  one row
@@ -18,7 +18,6 @@ import time
 import jax
 import numpy as np
 from flax import nnx
-from rdkit import Chem
 
 from chainrule.fingerprints import (
     PropertyModel,
@@ -53,7 +52,6 @@ def main() -> None:
         peers, versions = None, f"PyTorch Geometric is missing ({error}): no ratios"
     print(f"jax {jax.__version__} on {jax.default_backend()}, {versions}, {threads or 'all'} threads")
     cold_epoch(dataset)
-    featurizing(dataset.molecules.smiles)
     print("\nmolecules per second, training, median of", REPETITIONS)
     print(header(bool(peers)))
     for batch_size, hidden, length in sizes:
@@ -148,24 +146,6 @@ def pyg_steps(dataset, rows, hidden, length):
     return [make(), make(max_degree=5)]
 
 
-def featurizing(smiles) -> None:
-    """One thread beside RDKit's own parse, without which there is nothing to featurise; two processes."""
-    parse = lambda: [Chem.MolFromSmiles(text) for text in smiles]
-    seconds = alternate([repeat(lambda: featurize(smiles)), repeat(parse)])
-    own, parsing = (1e6 / len(smiles) * of_all for of_all in seconds)
-    print(
-        f"SMILES to graphs: {1e6 / own:.0f} molecules per second on one thread, {own:.0f} microseconds each,"
-    )
-    print(f"of which RDKit's parse alone takes {parsing:.0f} ({parsing / own:.2f})")
-    many = list(smiles) * 40  # enough that the start of a process, a second, does not count
-    seconds = []
-    for processes in (1, 2):
-        start = time.perf_counter()
-        featurize(many, processes=processes)
-        seconds.append(time.perf_counter() - start)
-    print(f"{len(many)} molecules by two processes: {seconds[0] / seconds[1]:.2f} times as fast as by one")
-
-
 def cold_epoch(dataset) -> None:
     """From SMILES to weights that have seen every molecule once, as a user would; and what of it is XLA's."""
     config = TrainConfig(steps=len(dataset) // 100, evaluate_every=len(dataset) // 100)
@@ -177,11 +157,6 @@ def cold_epoch(dataset) -> None:
         seconds.append(time.perf_counter() - start)
     cold, warm = seconds
     print(f"an epoch of {len(dataset)} from SMILES: {warm:.2f} s, and {cold - warm:.1f} s to compile\n")
-
-
-def repeat(work):
-    """As a step that is taken n times."""
-    return lambda n: [work() for _ in range(n)]
 
 
 if __name__ == "__main__":

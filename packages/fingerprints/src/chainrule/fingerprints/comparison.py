@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from chainrule.fingerprints.datasets import Dataset
-from chainrule.fingerprints.methods import DEMO_METHODS, Methods
+from chainrule.fingerprints.methods import DEMO_METHODS, NEURAL, Methods
 from chainrule.fingerprints.model import PropertyModel
 from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.published import PUBLISHED, Published
@@ -79,8 +79,9 @@ def compare(
         trials: choose anew instead, by a search of so many trials on the validation rows of each split; see
             `tune`. `settings` then say how long a training is, and how large its batches are.
         done: methods and numbers of splits to be left out.
-        processes: how many work at a time, each on a split; the outcomes of a split then come together, and
-            without their models. They are the same, up to rounding.
+        processes: how many work at a time, each on a neural method and a split, or on all other methods and
+            a split, which share their features; outcomes then come without their models, those of a split in
+            the order of their cost. They are the same, up to rounding.
         run_dir, resume: where every neural training keeps its run, see `train`.
 
     Raises:
@@ -97,8 +98,15 @@ def compare(
         for task in left:
             yield from _outcomes(runner, seed, *task)
     else:
-        for outcomes in ordered_map(partial(_all_outcomes, runner, seed), left, processes=processes):
+        parts = [(number, split, part) for number, split, names in left for part in _parts(names)]
+        for outcomes in ordered_map(partial(_all_outcomes, runner, seed), parts, processes=processes):
             yield from outcomes
+
+
+def _parts(methods: Sequence[str]) -> list[list[str]]:
+    """What can be done apart, the longest first, so that no process waits long for the last one."""
+    others = [name for name in methods if name not in NEURAL]
+    return [[name] for name in reversed(methods) if name in NEURAL] + [others] * bool(others)
 
 
 def _outcomes(

@@ -39,7 +39,7 @@ class Table:
     messages: bool = False
     """A sixth row, which the talk does not have: the variant "messages" of the neural fingerprint."""
     processes: int = 2
-    """How many work at a time, each on a fold."""
+    """How many work at a time, each on methods of one fold."""
     resume: bool = False
     """Keep what --out has of this run, and go on from there."""
 

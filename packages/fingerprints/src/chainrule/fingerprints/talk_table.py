@@ -76,7 +76,8 @@ def run(
     for name, value in (("steps", steps), ("processes", processes)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value} must be at least 1")
-    methods = (*TALK_METHODS, MESSAGES_NET) if messages else TALK_METHODS
+    order = (*TALK_METHODS, MESSAGES_NET)
+    methods = order if messages else TALK_METHODS
     out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
     start = time.perf_counter()
@@ -118,8 +119,9 @@ def run(
             ):
                 journal.append(_entry(outcome))
                 found[name].append(outcome)
+                found[name].sort(key=lambda one: (one.split, order.index(one.method)))
                 move(advance=1, description=f"{name}, {outcome.method}")
-                if outcome.method == methods[-1]:
+                if {*methods} <= {one.method for one in found[name] if one.split == outcome.split}:
                     _save(out, datasets, found)
                     if not console.is_terminal:
                         seconds = time.perf_counter() - start
