@@ -24,12 +24,12 @@ def train_reversibly(
     Returns:
         Weights and velocities, NaN after an overflow, and the state that can be reversed.
     """
-    plan_structure = jax.tree.structure(inputs.plans)
+    plan_structure, groups = jax.tree.structure(inputs.plans), inputs.groups
     structure = None  # of the final state
 
     def train(params, others, rates, plans):
         nonlocal structure
-        inputs = Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans))
+        inputs = Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans), groups)
         final = forward(program, inputs)
         valid = lambda numbers: [jnp.where(final.overflow, jnp.nan, x) for x in floats(inputs, numbers)]
         weights, velocities = valid([m.x for m in final.moved]), valid([m.v for m in final.moved])
@@ -55,7 +55,7 @@ def train_reversibly(
 
     def pull_back(wanted, saved, final, by_params, by_velocities):
         params, others, rates, probe, plans = saved
-        inputs = Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans))
+        inputs = Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans), groups)
         final = jax.tree.unflatten(structure, final)
         found = backward(program, inputs, final, (by_params, by_velocities), wanted)
         failed = (found.mismatches > 0) | final.overflow

@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
 
@@ -59,14 +60,17 @@ class Inputs:
 
     params: list[Array]  # initial
     others: list[Array]  # all else that the loss depends on: hyperparameters, data, keys
-    rates: list[Float[Array, "*lanes steps"]]  # one for each of params
+    rates: list[Float[Array, "*lanes steps"]]  # one for each group
     plans: list[SpillPlan]  # likewise
+    # Places in params of those that have all this in common, and move as one vector: a small step is most of
+    # all the starts of its loops.
+    groups: tuple[tuple[int, ...], ...] = dataclasses.field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """One of params on its way, flat: loops over one axis are twice as fast as over several short ones."""
+    """A group of params on their way."""
 
     x: Fixed
     v: Fixed
@@ -102,7 +106,7 @@ class Reversed:
     moved: list[Moved]
     mismatches: Int[Array, "*lanes"]  # weights, velocities and registers that are not as they were
     adjoints: Any  # Adjoints; None without cotangents
-    schedules: Any  # likewise: derivatives by rates, and by momenta, an array of steps for each of params
+    schedules: Any  # likewise: derivatives by rates, and by momenta, an array of steps for each group
 
 
 def forward(program: Program, inputs: Inputs) -> Final:
@@ -111,11 +115,12 @@ def forward(program: Program, inputs: Inputs) -> Final:
     def step(carry, at):
         moved, overflow = carry
         t, schedules = at
-        g = _flat(jax.grad(program.loss)(floats(inputs, [m.x for m in moved]), inputs.others, t))
+        g = _vectors(inputs, jax.grad(program.loss)(floats(inputs, [m.x for m in moved]), inputs.others, t))
         pairs = [_advance(*args) for args in zip(moved, g, schedules, strict=True)]
         return _unzip(pairs, overflow), None
 
-    pairs = [_start(program, x, plan) for x, plan in zip(inputs.params, inputs.plans, strict=True)]
+    vectors = _vectors(inputs, inputs.params)
+    pairs = [_start(program, x, plan) for x, plan in zip(vectors, inputs.plans, strict=True)]
     kept = [plan.kept for plan in inputs.plans]
     start = _unzip(pairs, ~jnp.stack(kept).all())
     (moved, overflow), _ = lax.scan(step, start, _steps(program, inputs))
@@ -155,7 +160,7 @@ def backward(
         ]
         weights = floats(inputs, [m.x for m in moved])
         if adjoints is None:
-            g = _flat(jax.grad(program.loss)(weights, inputs.others, t))
+            g = _vectors(inputs, jax.grad(program.loss)(weights, inputs.others, t))
             return ([_regain(*args) for args in zip(moved, g, schedules, strict=True)], None), None
 
         rates, momenta, *_ = zip(*schedules, strict=True)
@@ -163,14 +168,14 @@ def backward(
         by_v = [dv + a * dx for dv, a, dx in zip(by_v, rates, by_x, strict=True)]
         along = _shaped(inputs, [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)])
         (g, _), (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, t), (weights,), (along,))
-        g = _flat(g)
+        g = _vectors(inputs, g)
         moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
 
         before = _values(inputs, [m.v for m in moved])
         by_rates = [jnp.vdot(dx, v) for dx, v in zip(by_x, after, strict=True)]
         by_momenta = [jnp.vdot(dv, v + g) for dv, v, g in zip(by_v, before, g, strict=True)]
         adjoints = Adjoints(
-            _sums(by_x, _flat(more_by_x)),
+            _sums(by_x, _vectors(inputs, more_by_x)),
             [b * dv for b, dv in zip(momenta, by_v, strict=True)],
             _sums(adjoints.others, more_by_others),
         )
@@ -179,7 +184,8 @@ def backward(
     adjoints = None
     if cotangents is not None:
         by_x, by_v = cotangents
-        adjoints = Adjoints(_flat(by_x), _flat(by_v), [jnp.zeros_like(other) for other in chosen])
+        by_x, by_v = _vectors(inputs, by_x), _vectors(inputs, by_v)
+        adjoints = Adjoints(by_x, by_v, [jnp.zeros_like(other) for other in chosen])
     moved = [_take_out(m, plan) for m, plan in zip(final.moved, inputs.plans, strict=True)]
     (moved, adjoints), schedules = lax.scan(step, (moved, adjoints), _steps(program, inputs), reverse=True)
     if adjoints is not None:
@@ -189,13 +195,13 @@ def backward(
 
 
 def floats(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
-    """Numbers like inputs.params, in their shapes and dtypes."""
+    """The numbers of all groups, like inputs.params, in their shapes and dtypes."""
     return _shaped(inputs, _values(inputs, numbers))
 
 
 def _start(program: Program, x: Array, plan: SpillPlan) -> tuple[Moved, Array]:
     """At rest, with empty registers, and where x is out of range."""
-    fixed, left = program.fixed.of(x.ravel())
+    fixed, left = program.fixed.of(x)
     rows = lambda n, like: jnp.zeros((n, *like.shape), like.dtype)
     v = jax.tree.map(jnp.zeros_like, fixed)
     lost = jnp.zeros(x.size, jnp.uint32)
@@ -243,15 +249,16 @@ def _take_out(m: Moved, plan: SpillPlan) -> Moved:
 
 def _mismatches(program: Program, inputs: Inputs, moved: list[Moved]) -> Array:
     def count(m, x):
-        start, _ = program.fixed.of(x.ravel())
+        start, _ = program.fixed.of(x)
         rest = jax.tree.map(jnp.zeros_like, m.v)
         return jnp.sum(m.x.differs(start) | m.v.differs(rest) | (m.lost != 0))
 
-    return jnp.stack([count(m, x) for m, x in zip(moved, inputs.params, strict=True)]).sum()
+    vectors = _vectors(inputs, inputs.params)
+    return jnp.stack([count(m, x) for m, x in zip(moved, vectors, strict=True)]).sum()
 
 
 def _steps(program: Program, inputs: Inputs) -> tuple:
-    """What the scan goes through: the step's number, and for each of params its part of the schedules."""
+    """What the scan goes through: the step's number, and for each group its part of the schedules."""
     schedules = [
         (rate, plan.momenta.astype(rate.dtype), plan.scale, plan.row, plan.erased_row)
         for rate, plan in zip(inputs.rates, inputs.plans, strict=True)
@@ -260,15 +267,23 @@ def _steps(program: Program, inputs: Inputs) -> tuple:
 
 
 def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
-    return [number.value(x.dtype) for number, x in zip(numbers, inputs.params, strict=True)]
+    dtypes = [inputs.params[group[0]].dtype for group in inputs.groups]
+    return [number.value(dtype) for number, dtype in zip(numbers, dtypes, strict=True)]
 
 
-def _flat(arrays: list[Array]) -> list[Array]:
-    return [x.ravel() for x in arrays]
+def _vectors(inputs: Inputs, arrays: list[Array]) -> list[Array]:
+    """Of arrays like inputs.params, the vectors of the groups."""
+    return [jnp.concatenate([arrays[i].ravel() for i in group]) for group in inputs.groups]
 
 
-def _shaped(inputs: Inputs, arrays: list[Array]) -> list[Array]:
-    return [x.reshape(like.shape) for x, like in zip(arrays, inputs.params, strict=True)]
+def _shaped(inputs: Inputs, vectors: list[Array]) -> list[Array]:
+    """And back."""
+    arrays = {}
+    for group, vector in zip(inputs.groups, vectors, strict=True):
+        ends = np.cumsum([inputs.params[i].size for i in group])
+        for i, part in zip(group, jnp.split(vector, ends[:-1]), strict=True):
+            arrays[i] = part.reshape(inputs.params[i].shape)
+    return [arrays[i] for i in range(len(arrays))]
 
 
 def _sums(xs: list[Array], ys: list[Array]) -> list[Array]:

@@ -1,6 +1,7 @@
 """Learning rates and momenta, for all of training or step by step, for all parameters or layer by layer.
 
 spread(name, schedule, params, steps)     one array of steps for each leaf of params
+groups(learning_rate, momentum, ...)      what has its schedules in common
 spill_plans(momentum, params, ...)        the momenta that are really used, and where their bits go
 to_sgd(learning_rate, momentum)           the same training in the convention of optax.sgd
 as_schedule(values)                       a learned schedule as one of optax
@@ -77,6 +78,22 @@ def spread(name: str, schedule: PyTree, params: PyTree, steps: int) -> list[Floa
     """The schedule of each leaf of params, in that leaf's dtype; differentiable."""
     pairs = zip(_leaf_by_leaf(name, schedule, params, steps), jax.tree.leaves(params), strict=True)
     return [jnp.broadcast_to(jnp.asarray(s, x.dtype), steps) for s, x in pairs]
+
+
+def groups(
+    learning_rate: PyTree, momentum: PyTree, params: PyTree, steps: int
+) -> tuple[tuple[int, ...], ...]:
+    """The leaves of params, by their number, that have one and the same schedules, and a dtype."""
+    found: dict[tuple, list[int]] = {}
+    schedules = zip(
+        _leaf_by_leaf("learning_rate", learning_rate, params, steps),
+        _leaf_by_leaf("momentum", momentum, params, steps),
+        jax.tree.leaves(params),
+        strict=True,
+    )
+    for i, (rate, m, x) in enumerate(schedules):
+        found.setdefault((id(rate), id(m), x.dtype), []).append(i)
+    return tuple(map(tuple, found.values()))
 
 
 def spill_plans(

@@ -24,7 +24,7 @@ from chainrule.hypergrad.implicit import minimum
 from chainrule.hypergrad.losses import traced
 from chainrule.hypergrad.methods import checkpointed_scan, momentum_scan, optimizer_scan
 from chainrule.hypergrad.reversal import Final, Inputs, Program
-from chainrule.hypergrad.schedules import spill_plans, spread
+from chainrule.hypergrad.schedules import groups, spill_plans, spread
 
 Method = Literal["reversible", "checkpoint", "naive", "implicit"]
 Precision = Literal["single", "double"]
@@ -204,10 +204,13 @@ def train_with_probe(
     plans, used = spill_plans(
         planned_momentum, params, steps, min_momentum, FIXED[precision].denominator_bits
     )
-    inputs = Inputs(jax.tree.leaves(params), traced_loss.others, rates, plans)
+    together = groups(learning_rate, momentum, params, steps)
+    of_groups = lambda those_of_leaves: [those_of_leaves[first] for first, *_ in together]
+    leaves = jax.tree.leaves(params)
+    inputs = Inputs(leaves, traced_loss.others, of_groups(rates), of_groups(plans), together)
     program = Program(traced_loss.value, FIXED[precision], steps)
-    x, v, final = train_reversibly(program, inputs, momenta, probe)
-    sizes = [leaf.size for leaf in inputs.params]
+    x, v, final = train_reversibly(program, inputs, of_groups(momenta), probe)
+    sizes = [leaf.size for leaf in leaves]
     bits = [plan.bits(FIXED[precision].bits) for plan in plans]
     bits_per_step = float(np.dot(sizes, bits)) / (sum(sizes) * steps)
     return Trained(
