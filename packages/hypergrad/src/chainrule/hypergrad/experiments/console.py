@@ -3,9 +3,9 @@
 One can
 - perform one (`perform`).
 
-An experiment is a module with two settings, FULL and QUICK, and two functions: `plan(settings)` says what will
-happen and about how long it takes; `run(settings, out, resume=..., progress=...)` does it and returns a Report;
-progress is told what is being done, and how many of how many are done.
+An experiment is a module with two settings, FULL and QUICK, and two functions: `plan(settings)` says what
+will happen and about how long it takes; `run(settings, out, resume=..., progress=...)` does it and returns a
+Report; progress is told what is being done, and how many of how many are done.
 """
 
 from __future__ import annotations

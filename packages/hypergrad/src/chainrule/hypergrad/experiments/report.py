@@ -104,9 +104,7 @@ def write_report(
     below = [f"Mean ± standard error over {seeds} seeds; differences are taken seed by seed.", *notes]
     text = "\n".join([f"**{title}**", "", *_markdown(["", *heads], table), "", *below])
     names = ("method", "measure", "unit", "mean", "standard error", "seeds")
-    lines = [
-        (name, measure, units[measure], *cell) for name, row in rows.items() for measure, cell in row.items()
-    ]
+    lines = [(name, measure, units[measure], *cell) for name in rows for measure, cell in rows[name].items()]
     written = [write_whole(folder / "table.md", text + "\n"), write_rows(folder / "table.csv", names, lines)]
     return Report(text, [*written, *files])
 
