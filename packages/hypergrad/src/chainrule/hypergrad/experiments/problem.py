@@ -5,8 +5,8 @@ One can
 - train by given schedules from given scales, and judge (`Problem.measures`), with the `UNITS` of that,
 - average over several trainings (`average`), and choose by that from a grid (`best`).
 
-Training here is in ordinary floating-point numbers, as anyone's is: what was learned through an exact reversal
-must hold its own there.
+Training here is in ordinary floating-point numbers, as anyone's is: what was learned through an exact
+reversal must hold its own there.
 """
 
 from __future__ import annotations

@@ -21,15 +21,8 @@ from chainrule.hypergrad.schedules import to_sgd
 
 FIXED, DECAY, LEARNED = "best fixed", "best linear decay", "learned"
 HYPERGRADIENT = "initial hypergradient"
-COLUMNS = (
-    "seed",
-    "array",
-    "step",
-    "learning rate",
-    "momentum",
-    "rate for optax.sgd",
-    "momentum for optax.sgd",
-)
+SGD = ("rate of optax.sgd", "momentum of optax.sgd")
+COLUMNS = ("seed", "array", "step", "learning rate", "momentum", *SGD)
 
 
 def write_schedules_report(out: Path, outcomes: list[Outcome], objective: str) -> Report:
@@ -81,8 +74,8 @@ def write_schedules_report(out: Path, outcomes: list[Outcome], objective: str) -
         UNITS,
         differences=[(LEARNED, FIXED), (LEARNED, DECAY)],
         notes=[
-            f"Each is judged by trainings that it was not chosen or learned by. {objective.capitalize()} of the "
-            f"learned is {verdict} the best fixed one's.",
+            f"Judged by trainings that none was chosen or learned by: {objective} of the learned is {verdict} "
+            "the best fixed one's.",
             f"Best fixed learning rates (momenta), seed by seed: {chosen}.",
         ],
         files=files,

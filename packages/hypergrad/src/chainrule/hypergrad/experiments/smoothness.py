@@ -27,7 +27,7 @@ from chainrule.hypergrad.hypergradient import value_and_hypergrad
 def initial_hypergradient(
     task: Problem, learning_rate: PyTree, momentum: PyTree, *, keys: Array, progress: Tell = silent
 ) -> dict[str, Any]:
-    """The derivative of the training loss by the logarithms of learning rates, over trainings with these keys.
+    """The derivative of the training loss by logarithms of learning rates, in trainings with these keys.
 
     Args:
         learning_rate: an array of one number a step, for each array of the network.
