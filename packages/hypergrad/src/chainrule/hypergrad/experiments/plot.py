@@ -109,6 +109,58 @@ def plot_meta_learning(
         return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
 
 
+def plot_scales(
+    path: Path, ratios: Float[np.ndarray, "seeds arrays"], names: Sequence[str], title: str
+) -> list[Path]:
+    """The scale of each array in units of 1 / sqrt(fan-in): each seed, and geometric means."""
+    places = np.arange(len(names))
+    with matplotlib.rc_context(STYLE):
+        figure, ((axes,),) = _panels(1, 1, width=2.4 * INCH)
+        axes.axhline(1, color="0.6", linestyle=":")
+        axes.plot(places, ratios.T, "o", color="0.7", markersize=4)
+        axes.plot(places, np.exp(np.log(ratios).mean(axis=0)), "D", color="#1f5fa8", label="mean over seeds")
+        axes.set(ylabel="scale x sqrt(fan-in)", yscale="log", title=title)
+        axes.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=8)
+        axes.legend()
+        columns = {"array": names} | {
+            f"repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(ratios)
+        }
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
+def plot_chaos(
+    path: Path,
+    log_rates: Float[np.ndarray, " rates"],
+    curves: Mapping[str, Float[np.ndarray, " rates"]],
+    threshold: float | None,
+    title: str,
+) -> list[Path]:
+    """Loss, derivative and growth of perturbations against the learning rate, of one seed.
+
+    Args:
+        curves: "loss", "derivative", "slope", which is that of the loss over a window, and "growth".
+        threshold: from which on the derivative misleads.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, ((loss,), (slope,), (growth,)) = _panels(3, 1, width=2.4 * INCH)
+        loss.plot(log_rates, curves["loss"])
+        loss.set(ylabel="last training loss (nats)", yscale="log")
+        slope.plot(log_rates, curves["derivative"], label="derivative")
+        slope.plot(log_rates, curves["slope"], label="slope of the loss over a window")
+        slope.set_yscale("symlog", linthresh=1.0)
+        slope.set_ylabel("d loss / d log rate (nats)")
+        slope.legend(fontsize=8)
+        growth.plot(log_rates, curves["growth"])
+        growth.axhline(0, color="0.6", linestyle=":")
+        growth.set(ylabel="growth of perturbations\n(e-folds a step)", xlabel="log learning rate")
+        for axes in (loss, slope, growth):
+            if threshold is not None:
+                axes.axvline(threshold, color="0.35", linestyle=":")
+        figure.suptitle(title)
+        columns = {"log learning rate": log_rates, **curves}
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
 def _panels(rows: int, columns: int, *, width: float = INCH, **shared: str) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width * columns + 0.6, 2.3 * rows + 0.7), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=True, **shared)

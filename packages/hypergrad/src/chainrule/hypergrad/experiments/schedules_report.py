@@ -74,8 +74,8 @@ def write_schedules_report(out: Path, outcomes: list[Outcome], objective: str) -
         UNITS,
         differences=[(LEARNED, FIXED), (LEARNED, DECAY)],
         notes=[
-            f"Judged by trainings that none was chosen or learned by: {objective} of the learned is {verdict} "
-            "the best fixed one's.",
+            f"Judged by trainings that none was chosen or learned by. With learned schedules, {objective} is "
+            f"{verdict} the best fixed one's.",
             f"Best fixed learning rates (momenta), seed by seed: {chosen}.",
         ],
         files=files,
