@@ -7,8 +7,8 @@ One can
 
 A derivative is to say how the loss changes over some finite way. So it misleads where it differs from the
 slope of the loss over a window by more than that slope. Two signs of this need no sweep: the norm of the
-derivative by the rates of all steps, which `fit` has in its history; and how fast a perturbation of the initial
-weights grows, the largest Lyapunov exponent of a training of finite length.
+derivative by the rates of all steps, which `fit` has in its history; and how fast a perturbation of the
+initial weights grows, the largest Lyapunov exponent of a training of finite length.
 
 Source: Maclaurin, Duvenaud and Adams 2015, section 4, on limitations: 784-200-50-10, 1000 rows, batches of
 250, 50 steps, momentum 0.9.
@@ -45,6 +45,13 @@ LOWEST, MISLEADS, EXPLODES, GROWS = (
     "the derivative misleads",
     "the derivative explodes",
     "perturbations grow",
+)
+
+
+MEANINGS = (
+    f"Misleads: it differs from the slope of the loss over a window of {WINDOW} by more than that slope.",
+    f"Explodes: its norm, by the rates of all steps, is above {EXPLODED:g} times that at small rates.",
+    "Grow: a perturbation of the initial weights is larger at the end than at the beginning.",
 )
 
 
@@ -148,7 +155,7 @@ def thresholds(
 ) -> dict[str, float | None]:
     """The logarithms of the rates at which, or from which on, something happens; None where it does not.
 
-    Each quantity is the median over a window, so that a single outlier is none.
+    It happens from the first window on in most of which it does: a single outlier does not count.
     """
     half = _half_window(log_rates)
     slopes = slope_over_window(log_rates, curves["loss"])
@@ -156,7 +163,7 @@ def thresholds(
     small = np.nanmedian(curves["norm"][: len(log_rates) // 4])
     return {
         LOWEST: float(log_rates[np.nanargmin(curves["loss"])]),
-        MISLEADS: _onset(log_rates, apart > 1, half),
+        MISLEADS: _onset(log_rates, ~(apart <= 1), half),
         EXPLODES: _onset(log_rates, ~(curves["norm"] <= EXPLODED * small), half),
         GROWS: _onset(log_rates, ~(curves["growth"] <= 0), half),
     }
@@ -199,13 +206,9 @@ def _write(out, found, log_rates, curves) -> Report:
         "Learning rates from which on training is chaotic",
         found,
         {measure: ""},
-        differences=[
-            (sign, MISLEADS) for sign in (LOWEST, EXPLODES, GROWS) if {sign, MISLEADS} <= means.keys()
-        ],
+        differences=[(sign, MISLEADS) for sign in (LOWEST, EXPLODES, GROWS) if {sign, MISLEADS} <= always],
         notes=[
-            f"Misleads: differs by more than the slope of the loss over a window of {WINDOW}. Explodes: its norm, "
-            f"by the rates of all steps, is above {EXPLODED:g} times that at small rates. Grow: a perturbation "
-            "of the initial weights is larger at the end than at the beginning.",
+            *MEANINGS,
             *(f"Not seen with every seed at the rates that were tried: {sign}." for sign in sometimes),
         ],
         files=files,
