@@ -107,32 +107,24 @@ def test_a_learned_schedule_beats_the_best_fixed_one():
     assert gain.mean() > 3 * gain.std() / np.sqrt(len(gain))
 
 
-def test_learned_schedules_train_in_a_loop_of_optax_just_as_well(task):
-    """Exported by array, as schedules.csv has them, the last loss is that of ours, but for rounding."""
+def test_learned_schedules_are_schedules_for_optax(task):
+    """An optimizer of optax for each array makes the steps of our training, but for rounding."""
     settings = schedules.Settings(meta_steps=3, meta_rate=0.3, **TINY)
     learned = schedules.schedules_of(schedules.learn_schedules(task, settings, KEY).meta)
-    exported = [
-        to_sgd(*pair) for pair in zip(*(jax.tree.leaves(learned[k]) for k in ("learning_rate", "momentum")))
-    ]
-    sgd = lambda t, rate, momentum: (as_schedule(rate)(t), as_schedule(momentum)(t))
-    init_key, train_key = jax.random.split(jax.random.key(9))
+    rates, momenta = to_sgd(learned["learning_rate"], learned["momentum"])
+    arrays = range(len(jax.tree.leaves(rates)))
+    sgd = optax.inject_hyperparams(optax.sgd)
+    optimizers = {
+        array: sgd(as_schedule(jax.tree.leaves(rates)[array]), as_schedule(jax.tree.leaves(momenta)[array]))
+        for array in arrays
+    }
+    optimizer = optax.partition(optimizers, jax.tree.unflatten(jax.tree.structure(rates), arrays))
+    init_key, train_key = jax.random.split(KEY)
     layers = init(init_key, task.widths, fan_in(task.widths))
-    weights, structure = jax.tree.flatten(layers)
-    traces = [jnp.zeros_like(w) for w in weights]
-    for t in range(task.steps):
-        batch_key, loss_key = jax.random.split(jax.random.fold_in(train_key, t))
-        rows = jax.random.randint(batch_key, (task.batch_size,), 0, len(task.data.train.labels))
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[rows], task.data.train)
-        slopes = jax.tree.leaves(
-            jax.grad(loss)(jax.tree.unflatten(structure, weights), None, batch, loss_key)
-        )
-        for k, (slope, schedule) in enumerate(zip(slopes, exported, strict=True)):
-            rate, momentum = sgd(t, *schedule)
-            traces[k] = slope + momentum * traces[k]
-            weights[k] = weights[k] - rate * traces[k]
-    ours = task.measures(jax.random.key(9), fan_in(task.widths), *learned.values())
-    theirs = task.judge(jax.tree.unflatten(structure, weights))
-    np.testing.assert_allclose(theirs["training loss"], ours["training loss"], rtol=1e-3)
+    given = dict(data=task.data.train, batch_size=task.batch_size, key=train_key, steps=task.steps)
+    found = train(loss, layers, None, None, None, optimizer=optimizer, method="naive", **given).params
+    ours = task.measures(KEY, fan_in(task.widths), *learned.values())
+    np.testing.assert_allclose(task.judge(found)["training loss"], ours["training loss"], rtol=1e-4)
 
 
 def test_schedules_and_scales_that_are_learned_lower_the_loss_of_unseen_trainings(task):
