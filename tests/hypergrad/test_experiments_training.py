@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="the experiments need the extra [experiments]")
 pytest.importorskip("sklearn", reason="the experiments need the extra [experiments]")
 
-from chainrule.hypergrad import as_schedule, fit, to_sgd
+from chainrule.hypergrad import as_schedule, fit, to_sgd, train
 from chainrule.hypergrad.experiments import chaos, init_scales, schedules
 from chainrule.hypergrad.experiments.images import digits
 from chainrule.hypergrad.experiments.networks import (
