@@ -51,4 +51,5 @@ def test_help_lists_the_experiments(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0
-    assert all(name in capsys.readouterr().out for name in ("schedules", "init-scales", "chaos"))
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("schedules", "init-scales", "chaos"))

@@ -98,8 +98,12 @@ def test_a_learned_schedule_beats_the_best_fixed_one():
         params=1 + 0.1 * jax.random.normal(key, (2,)), learning_rate=jnp.exp(meta), momentum=0.5
     )
     run = partial(fit, final, noisy, training=training, steps=12)
-    still = lambda meta, seed: run(meta, optax.sgd(0.0), key=jax.random.key(seed), meta_steps=40).history
-    score = lambda meta, seed: np.array([step.objective for step in still(meta, seed)])
+    keys = lambda seed: jax.random.split(jax.random.key(seed), 40)
+    trained = lambda meta, key: train(
+        noisy, **training(meta, key), hyper=None, key=jax.random.fold_in(key, 1), steps=12, method="naive"
+    )
+    scores = jax.jit(jax.vmap(lambda meta, key: final(trained(meta, key).params), (None, 0)))
+    score = lambda meta, seed: np.asarray(scores(meta, keys(seed)))
     fixed = [jnp.full(12, log_rate) for log_rate in np.linspace(-5, -1, 20)]
     chosen = min(fixed, key=lambda meta: score(meta, 1).mean())
     learned = run(chosen, optax.adam(0.1), key=jax.random.key(2), meta_steps=60).meta

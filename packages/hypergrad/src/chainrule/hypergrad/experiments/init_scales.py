@@ -60,13 +60,13 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    rows=1500,
+    rows=1250,
     hidden=(20, 20),
     batch_size=50,
     steps=30,
     grid_trainings=1,
     rates_of_scales=3,
-    meta_steps=30,
+    meta_steps=25,
     unseen_trainings=5,
 )
 
