@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from chainrule.hypergrad.experiments.console import Tell, silent
 from chainrule.hypergrad.experiments.images import Name, load
-from chainrule.hypergrad.experiments.networks import fan_in, init
+from chainrule.hypergrad.experiments.networks import fan_in, init, nll
 from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_chaos
 from chainrule.hypergrad.experiments.problem import Problem, loss, problem
@@ -121,33 +121,30 @@ def sweep(
     init_key, train_key, direction_key = jax.random.split(key, 3)
     params = init(init_key, task.widths, fan_in(task.widths))
     direction = optax.tree.random_like(direction_key, params)
-    settings = dict(data=task.data.train, batch_size=task.batch_size, key=train_key, steps=task.steps)
-
-    @jax.jit
-    def at(log_rate):
-        rates = jnp.full(task.steps, jnp.exp(log_rate))
-        value, found, _ = value_and_hypergrad(
-            lambda layers: task.judge(layers)["training loss"],
-            loss,
-            params,
-            None,
-            rates,
-            momentum,
-            wrt=("learning_rate",),
-            precision="single",
-            **settings,
-        )
-        trained = lambda params: train(loss, params, None, rates, momentum, method="naive", **settings).params
-        _, perturbed = jax.jvp(trained, (params,), (direction,))
-        growth = jnp.log(optax.tree.norm(perturbed) / optax.tree.norm(direction)) / task.steps
-        slopes = rates * found.learning_rate
-        return {"loss": value, "derivative": slopes.sum(), "norm": jnp.linalg.norm(slopes), "growth": growth}
-
+    sizes = dict(momentum=momentum, batch_size=task.batch_size, steps=task.steps)
     found = []
     for log_rate in log_rates:
-        found.append(jax.tree.map(np.asarray, at(jnp.float32(log_rate))))
+        at = _at(jnp.float32(log_rate), params, direction, task.data.train, train_key, **sizes)
+        found.append(jax.tree.map(np.asarray, at))
         progress("learning rates", len(found), len(log_rates))
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+@partial(jax.jit, static_argnames=("momentum", "batch_size", "steps"))
+def _at(
+    log_rate, params, direction, rows, key, *, momentum, batch_size, steps
+) -> dict[str, Float[Array, ""]]:
+    rates = jnp.full(steps, jnp.exp(log_rate))
+    given = dict(data=rows, batch_size=batch_size, key=key, steps=steps)
+    objective = lambda layers: nll(layers, *rows)
+    value, found, _ = value_and_hypergrad(
+        objective, loss, params, None, rates, momentum, wrt=("learning_rate",), precision="single", **given
+    )
+    trained = lambda params: train(loss, params, None, rates, momentum, method="naive", **given).params
+    _, perturbed = jax.jvp(trained, (params,), (direction,))
+    growth = jnp.log(optax.tree.norm(perturbed) / optax.tree.norm(direction)) / steps
+    slopes = rates * found.learning_rate
+    return {"loss": value, "derivative": slopes.sum(), "norm": jnp.linalg.norm(slopes), "growth": growth}
 
 
 def thresholds(

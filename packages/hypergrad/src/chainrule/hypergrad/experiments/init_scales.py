@@ -160,7 +160,7 @@ def _write(out: Path, outcomes: list[Outcome], arrays: list[str]) -> Report:
         out / "scales",
         np.exp(log_ratios),
         arrays,
-        f"Learned scales: training loss {verdict} than by 1 / sqrt(fan-in), by {gain} nats",
+        f"Learned scales: training loss {verdict} than by 1 / sqrt(fan-in) ({gain} nats)",
     )
     found = ", ".join(
         f"{name} {ratio:.2f}" for name, ratio in zip(arrays, np.exp(log_ratios.mean(axis=0)), strict=True)

@@ -81,7 +81,9 @@ def problem(
     """
     total = min(rows or len(images.labels), len(images.labels))
     data = split(images, seed, **{name: int(share * total) for name, share in SHARES.items()})
-    return Problem(jax.tree.map(jnp.asarray, data), (images.pixels.shape[1], *hidden, CLASSES), batch_size, steps)
+    return Problem(
+        jax.tree.map(jnp.asarray, data), (images.pixels.shape[1], *hidden, CLASSES), batch_size, steps
+    )
 
 
 def loss(layers: Layers, hyper: None, batch: PyTree, key: Array) -> Float[Array, ""]:

@@ -49,7 +49,7 @@ def write_schedules_report(out: Path, outcomes: list[Outcome], objective: str) -
             {"learning rate": rates, "momentum": momenta},
             arrays,
             {"learning rate": middle("rate"), "momentum": middle("momentum")},
-            f"Learned schedules: {objective} {verdict} the best fixed one's, by {gain} nats",
+            f"Learned schedules: {objective} {verdict} the best fixed one's ({gain} nats)",
         ),
         *plot_meta_learning(
             out / "meta-learning",
