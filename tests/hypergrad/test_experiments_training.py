@@ -158,7 +158,7 @@ def curves_with_an_onset(onset):
         "loss": x**2 + np.where(chaotic, 0.1 * rng.normal(size=x.size), 0),
         "derivative": slope,
         "norm": np.where(chaotic, 100.0, 1.0),
-        "growth": np.where(x >= onset - 0.2, 0.1, -0.1),
+        "growth": np.where(x >= onset - 0.2, 5.0, 1.0),
     }
 
 

@@ -40,6 +40,7 @@ from chainrule.hypergrad.training import train
 WINDOW = 0.3  # of the logarithm of the rate: a step that a meta-optimizer may well take
 LEAST_SLOPE = 0.1  # nats for each unit of that logarithm; what is less counts as flat
 EXPLODED = 10.0  # times the norm at small rates
+GROWN = 10.0  # times the perturbation; training that ends well lets most directions grow a little
 LOWEST, MISLEADS, EXPLODES, GROWS = (
     "the loss is lowest",
     "the derivative misleads",
@@ -51,7 +52,7 @@ LOWEST, MISLEADS, EXPLODES, GROWS = (
 MEANINGS = (
     f"Misleads: it differs from the slope of the loss over a window of {WINDOW} by more than that slope.",
     f"Explodes: its norm, by the rates of all steps, is above {EXPLODED:g} times that at small rates.",
-    "Grow: a perturbation of the initial weights is larger at the end than at the beginning.",
+    f"Grow: a perturbation of the initial weights is above {GROWN:g} times as large at the end.",
 )
 
 
@@ -117,7 +118,7 @@ def sweep(
     Returns:
         Arrays, a number for each rate: "loss", of the training rows after the last step, in nats;
         "derivative", by the logarithm of the rate; "norm", of the derivative by that of each step's;
-        "growth", for each step, of the logarithm of a small perturbation of the initial weights.
+        "growth", of the logarithm of a small perturbation of the initial weights, in all steps.
     """
     init_key, train_key, direction_key = jax.random.split(key, 3)
     params = init(init_key, task.widths, fan_in(task.widths))
@@ -143,7 +144,7 @@ def _at(
     )
     trained = lambda params: train(loss, params, None, rates, momentum, method="naive", **given).params
     _, perturbed = jax.jvp(trained, (params,), (direction,))
-    growth = jnp.log(optax.tree.norm(perturbed) / optax.tree.norm(direction)) / steps
+    growth = jnp.log(optax.tree.norm(perturbed) / optax.tree.norm(direction))
     slopes = rates * found.learning_rate
     return {"loss": value, "derivative": slopes.sum(), "norm": jnp.linalg.norm(slopes), "growth": growth}
 
@@ -163,7 +164,7 @@ def thresholds(
         LOWEST: float(log_rates[np.nanargmin(curves["loss"])]),
         MISLEADS: _onset(log_rates, ~(apart <= 1), half),
         EXPLODES: _onset(log_rates, ~(curves["norm"] <= EXPLODED * small), half),
-        GROWS: _onset(log_rates, ~(curves["growth"] <= 0), half),
+        GROWS: _onset(log_rates, ~(curves["growth"] <= np.log(GROWN)), half),
     }
 
 

@@ -151,8 +151,7 @@ def plot_chaos(
         slope.set_ylabel("d loss / d log rate (nats)")
         slope.legend(fontsize=8)
         growth.plot(log_rates, curves["growth"])
-        growth.axhline(0, color="0.6", linestyle=":")
-        growth.set(ylabel="growth of perturbations\n(e-folds a step)", xlabel="log learning rate")
+        growth.set(ylabel="growth of perturbations\n(e-folds in all)", xlabel="log learning rate")
         for axes in (loss, slope, growth):
             if threshold is not None:
                 axes.axvline(threshold, color="0.35", linestyle=":")
