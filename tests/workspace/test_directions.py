@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[2]
 ABOVE_THE_PACKAGES = {"report", "examples", "benchmarks", "tests"}
 ONLY_IN = {"flax": {"fingerprints", "svae"}, "rdkit": {"fingerprints"}}
 MODULES_THAT_MEET = {"rdkit": 3}  # at most so many of a package: one reads, one takes apart, one draws
-ONLY_IN_MODULES = {"matplotlib": "plot.py", "sklearn": "estimators.py"}  # of any package
+ONLY_IN_MODULES = {"matplotlib": ["plot.py"], "sklearn": ["estimators.py", "images.py"]}  # of any package
 ORACLES_AND_PEERS = {
     *("pandas", "datamol", "torch", "torch_geometric", "tensorflow"),
     *("jaxopt", "optimistix", "lineax", "equinox", "blackjax", "numpyro", "dynamax", "autograd"),
 }
 # Where the name of the import is not that of the requirement:
-DISTRIBUTION = {"orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}
+DISTRIBUTION = {"orbax": "orbax-checkpoint", "sklearn": "scikit-learn", "PIL": "pillow"}
 
 
 def members(root):
@@ -85,7 +85,7 @@ def violations(root):
                     yield f"{where}: imports {imported}, which stands above the packages"
                 elif name not in ONLY_IN.get(top, {name}):
                     yield f"{where}: imports {imported}; {top} is for {sorted(ONLY_IN[top])} only"
-                elif file.name != ONLY_IN_MODULES.get(top, file.name):
+                elif file.name not in ONLY_IN_MODULES.get(top, [file.name]):
                     yield f"{where}: imports {imported}; {top} is for modules named {ONLY_IN_MODULES[top]}"
                 elif top in ORACLES_AND_PEERS:
                     yield f"{where}: imports {imported}; oracles and peers are for tests and benchmarks"
@@ -165,8 +165,12 @@ def test_what_is_allowed_passes(tmp_path, files):
         (f"{SVAE}/a.py", "import examples.sqrt", "stands above"),
         (f"{CORE}/a.py", "from flax import nnx", "flax is for ['fingerprints', 'svae'] only"),
         (f"{SVAE}/a.py", "import rdkit.Chem", "rdkit is for ['fingerprints'] only"),
-        (f"{PRINTS}/train.py", "import matplotlib.pyplot as plt", "modules named plot.py"),
-        (f"{PRINTS}/a.py", "from sklearn.linear_model import Ridge", "modules named estimators.py"),
+        (f"{PRINTS}/train.py", "import matplotlib.pyplot as plt", "modules named ['plot.py']"),
+        (
+            f"{PRINTS}/a.py",
+            "from sklearn.linear_model import Ridge",
+            "modules named ['estimators.py', 'images.py']",
+        ),
         (f"{PRINTS}/a.py", "from torch import nn", "oracles and peers"),
         (f"{SVAE}/a.py", "import einops", "packages/svae/pyproject.toml does not require"),
     ],

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, PyTree
 
 from chainrule.hypergrad.reversal import backward, floats
-from chainrule.hypergrad.train import Method, Precision, Trained, train_with_probe
+from chainrule.hypergrad.training import Method, Precision, Trained, train_with_probe
 
 Argument = Literal["params", "hyper", "learning_rate", "momentum", "data"]
 

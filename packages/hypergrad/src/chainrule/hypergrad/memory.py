@@ -34,7 +34,7 @@ from chainrule.hypergrad.exact import Fixed
 from chainrule.hypergrad.losses import traced
 from chainrule.hypergrad.methods import block_length, momentum_scan, optimizer_scan
 from chainrule.hypergrad.schedules import spill_plans, spread
-from chainrule.hypergrad.train import FIXED, LEVELS
+from chainrule.hypergrad.training import FIXED, LEVELS
 
 REGISTER_BYTES = 4
 COPIES = 2  # of what moves

@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from chainrule.hypergrad.run_file import RunFile, digests
-from chainrule.hypergrad.train import Method, Precision, train_with_probe
+from chainrule.hypergrad.training import Method, Precision, train_with_probe
 
 OnFailure = Literal["raise", "skip"]
 NOTHING = {"hyper": None, "learning_rate": None, "momentum": None, "data": None, "optimizer": None}
