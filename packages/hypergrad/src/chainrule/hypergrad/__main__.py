@@ -27,7 +27,7 @@ def main(args: list[str] | None = None) -> int:
         return 128 + 13  # the status of a program that ends by SIGPIPE
     except ModuleNotFoundError as error:
         return _missing(error)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

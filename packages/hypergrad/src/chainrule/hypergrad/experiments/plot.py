@@ -1,6 +1,11 @@
 """Plots of the experiments, in one style; the numbers behind each are saved beside it, as CSV.
 
 One can
+- show learned schedules, array by array (`plot_schedules`),
+- show the derivative by the rate of each step (`plot_hypergradient`),
+- show how an objective falls from meta-step to meta-step (`plot_meta_learning`),
+- show learned scales of initial weights (`plot_scales`),
+- show the loss and its derivative where training turns chaotic (`plot_chaos`),
 - show learned images, penalties or gains (`plot_images`),
 - show how tasks share what they learn (`plot_sharing`).
 """
@@ -8,21 +13,154 @@ One can
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chainrule.hypergrad.experiments.whole_files import write_columns, write_rows, write_whole
 
 STYLE = {
     "figure.dpi": 150,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=["#1f5fa8", "0.35"], linestyle=["-", "--"]),
+    "legend.frameon": False,
     "font.size": 10,
 }
 INCH = 2.6  # width of a panel
+
+
+def plot_schedules(
+    path: Path,
+    schedules: Mapping[str, Float[np.ndarray, "seeds arrays steps"]],
+    names: Sequence[str],
+    fixed: Mapping[str, float],
+    title: str,
+) -> list[Path]:
+    """A panel for each layer and kind of schedule: means over seeds with their standard errors.
+
+    Args:
+        path: of the picture, without suffix.
+        schedules: learned ones, by what they are.
+        names: of the arrays, "layer 1, biases", ...
+        fixed: a number to compare with, for each kind.
+    """
+    layers = list(dict.fromkeys(name.split(",")[0] for name in names))
+    columns: dict[str, np.ndarray] = {"step": np.arange(next(iter(schedules.values())).shape[-1])}
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _panels(len(schedules), len(layers), sharey="row")
+        for row, (kind, values) in zip(grid, schedules.items(), strict=True):
+            for name, curves in zip(names, values.transpose(1, 0, 2), strict=True):
+                layer, part = name.split(", ")
+                axes = row[layers.index(layer)]
+                columns |= _mean_curve(axes, columns["step"], curves, part, f"{kind}, {name}")
+                axes.set(title=layer, xlabel="training step")
+            for axes in row:
+                axes.axhline(fixed[kind], color="0.6", linestyle=":", label="best fixed")
+            row[0].set_ylabel(kind)
+        for axes in grid[0]:
+            axes.set_yscale("log")
+        grid[0][-1].legend(fontsize=8)
+        figure.suptitle(title)
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
+def plot_hypergradient(
+    path: Path,
+    mean: Float[np.ndarray, "arrays steps"],
+    error: Float[np.ndarray, "arrays steps"],
+    names: Sequence[str],
+    title: str,
+) -> list[Path]:
+    """The derivative of the last loss by the logarithm of each step's rate, a panel for each layer."""
+    layers = list(dict.fromkeys(name.split(",")[0] for name in names))
+    steps = np.arange(mean.shape[1])
+    columns: dict[str, np.ndarray] = {"step": steps}
+    with matplotlib.rc_context(STYLE):
+        figure, ((*row,),) = _panels(1, len(layers))
+        for name, curve, spread in zip(names, mean, error, strict=True):
+            layer, part = name.split(", ")
+            axes = row[layers.index(layer)]
+            axes.plot(steps, curve, label=part)
+            axes.fill_between(steps, curve - spread, curve + spread, color="0.5", alpha=0.3, linewidth=0)
+            axes.set(title=layer, xlabel="training step")
+            columns |= {f"{name}: mean (nats)": curve, f"{name}: standard error": spread}
+        row[0].set_ylabel("d loss / d log rate (nats)")
+        row[-1].legend(fontsize=8)
+        figure.suptitle(title)
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
+def plot_meta_learning(
+    path: Path, objectives: Float[np.ndarray, "seeds meta_steps"], label: str, baseline: float, title: str
+) -> list[Path]:
+    """The objective of each meta-step: that of each seed, their mean, and one number to compare with."""
+    steps = np.arange(objectives.shape[1])
+    with matplotlib.rc_context(STYLE):
+        figure, ((axes,),) = _panels(1, 1, width=2 * INCH)
+        axes.plot(steps, objectives.T, color="0.75", linestyle="-", linewidth=0.8)
+        columns = {"meta-step": steps} | _mean_curve(axes, steps, objectives, "mean over seeds", label)
+        axes.axhline(baseline, color="0.35", linestyle=":", label="best fixed")
+        axes.set(xlabel="meta-step", ylabel=label, yscale="log", title=title)
+        axes.legend()
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
+def plot_scales(
+    path: Path, ratios: Float[np.ndarray, "seeds arrays"], names: Sequence[str], title: str
+) -> list[Path]:
+    """The scale of each array in units of 1 / sqrt(fan-in): each seed, and geometric means."""
+    places = np.arange(len(names))
+    with matplotlib.rc_context(STYLE):
+        figure, ((axes,),) = _panels(1, 1, width=2.4 * INCH)
+        axes.axhline(1, color="0.6", linestyle=":")
+        axes.plot(places, ratios.T, "o", color="0.7", markersize=4)
+        axes.plot(places, np.exp(np.log(ratios).mean(axis=0)), "D", color="#1f5fa8", label="mean over seeds")
+        axes.set(ylabel="scale x sqrt(fan-in)", yscale="log", title=title)
+        axes.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=8)
+        axes.legend()
+        columns = {"array": names} | {
+            f"repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(ratios)
+        }
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
+def plot_chaos(
+    path: Path,
+    log_rates: Float[np.ndarray, " rates"],
+    curves: Mapping[str, Float[np.ndarray, " rates"]],
+    threshold: float | None,
+    title: str,
+) -> list[Path]:
+    """Loss, derivative and growth of perturbations against the learning rate, of one seed.
+
+    Args:
+        curves: "loss", "derivative", "slope", which is that of the loss over a window, and "growth".
+        threshold: from which on the derivative misleads.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, ((loss,), (slope,), (growth,)) = _panels(3, 1, width=2.4 * INCH)
+        loss.plot(log_rates, curves["loss"])
+        loss.set(ylabel="last training loss (nats)", yscale="log")
+        slope.plot(log_rates, curves["derivative"], label="derivative")
+        slope.plot(log_rates, curves["slope"], label="slope of the loss over a window")
+        slope.set_yscale("symlog", linthresh=1.0)
+        slope.set_ylabel("d loss / d log rate (nats)")
+        slope.legend(fontsize=8)
+        growth.plot(log_rates, curves["growth"])
+        growth.axhline(0, color="0.6", linestyle=":")
+        growth.set(ylabel="growth of perturbations\n(e-folds a step)", xlabel="log learning rate")
+        for axes in (loss, slope, growth):
+            if threshold is not None:
+                axes.axvline(threshold, color="0.35", linestyle=":")
+        figure.suptitle(title)
+        columns = {"log learning rate": log_rates, **curves}
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
 
 
 def plot_images(
@@ -62,7 +200,7 @@ def plot_sharing(
     """A matrix of correlations between tasks for each layer."""
     layers = [f"layer {number}" for number in range(1, len(correlations) + 1)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 * len(layers) + 2.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(INCH * len(layers) + 2.2, 4.2), layout="constrained")
         (grid,) = figure.subplots(1, len(layers), squeeze=False, sharey=True)
         places = np.arange(len(tasks))
         for axes, layer, matrix in zip(grid, layers, correlations, strict=True):
@@ -79,6 +217,21 @@ def plot_sharing(
         ]
         table = write_rows(path.with_suffix(".csv"), ["layer", "task", *tasks], rows)
         return [_save(figure, path), table]
+
+
+def _panels(rows: int, columns: int, *, width: float = INCH, **shared: str) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width * columns + 0.6, 2.3 * rows + 0.7), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=True, **shared)
+
+
+def _mean_curve(
+    axes: Axes, x: np.ndarray, curves: Float[np.ndarray, "seeds points"], label: str, name: str
+) -> dict[str, np.ndarray]:
+    """Draw a mean with its standard error; the columns of both."""
+    mean, error = curves.mean(axis=0), curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
+    axes.plot(x, mean, label=label)
+    axes.fill_between(x, mean - error, mean + error, color="0.5", alpha=0.3, linewidth=0)
+    return {f"{name}: mean": mean, f"{name}: standard error": error}
 
 
 def _save(figure: Figure, path: Path) -> Path:

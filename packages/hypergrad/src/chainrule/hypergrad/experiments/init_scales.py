@@ -1,0 +1,179 @@
+"""Scales of initial weights and biases, one for each array, learned; and usual ones to compare with.
+
+One can
+- learn them, with one learning rate for all, by the derivative of the last training loss (`learn_scales`),
+- do so for several seeds, choose from grids the rate for 1 / sqrt(fan-in), and the rate and scale where all
+  arrays have the same, and judge all three by trainings that none of this has seen (`run`).
+
+Source: Maclaurin, Duvenaud and Adams 2015, section 3.1: the network and training of `schedules`, scales that
+start from e^-3; that of the first layer tends to 1 / sqrt(784).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from chainrule.hypergrad.experiments.console import Tell, silent
+from chainrule.hypergrad.experiments.images import Name, load
+from chainrule.hypergrad.experiments.networks import common, fan_in, init, names
+from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
+from chainrule.hypergrad.experiments.plot import plot_scales
+from chainrule.hypergrad.experiments.problem import UNITS, Problem, average, best, loss, problem
+from chainrule.hypergrad.experiments.report import Report, difference, write_report
+from chainrule.hypergrad.meta import Fitted, fit
+
+FAN_IN, COMMON, LEARNED = "1 / sqrt(fan-in)", "best common scale", "learned"
+OBJECTIVE = "training loss"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Of the experiment; the paper's, but for the images, their number, and what the grids are."""
+
+    data: Name = "mnist"
+    seeds: int = 5
+    seed: int = 0
+    rows: int | None = None  # all
+    hidden: tuple[int, ...] = (50, 50, 50)
+    batch_size: int = 200
+    steps: int = 100
+    momentum: float = 0.9
+    rates: tuple[float, float, int] = (0.05, 20.0, 20)  # of the grids: from, to, how many
+    scales: tuple[float, float, int] = (0.01, 1.0, 20)  # likewise
+    rates_of_scales: int = 5  # rates that are tried with each scale, in the same range
+    grid_trainings: int = 2  # of each point of a grid
+    first_rate: float = 0.37
+    first_log_scale: float = -3.0
+    meta_steps: int = 50
+    meta_rate: float = 0.1
+    unseen_trainings: int = 10
+
+
+FULL = Settings()
+QUICK = Settings(
+    rows=1500,
+    hidden=(20, 20),
+    batch_size=50,
+    steps=30,
+    grid_trainings=1,
+    rates_of_scales=3,
+    meta_steps=30,
+    unseen_trainings=5,
+)
+
+
+def plan(settings: Settings) -> str:
+    tried = settings.rates[2], settings.scales[2] * settings.rates_of_scales
+    return (
+        f"{settings.seeds} times on {settings.data}: scales of initial weights are learned through "
+        f"{settings.meta_steps} trainings; {tried[0]} rates with 1 / sqrt(fan-in) are tried, and {tried[1]} "
+        "pairs of a common scale and a rate."
+    )
+
+
+def run(settings: Settings, out: Path, *, resume: bool = False, progress: Tell = silent) -> Report:
+    """The experiment; writes outcomes, tables, learned scales and a picture into the folder."""
+    images = load(settings.data)
+    identity = {"experiment": "init-scales", "images": images.name} | dataclasses.asdict(settings)
+    outcomes = Outcomes(out, identity, resume=resume)
+    sizes = {name: getattr(settings, name) for name in ("rows", "hidden", "batch_size", "steps")}
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        tell = lambda what, done, total, seed=seed: progress(f"seed {seed}: {what}", done, total)
+        task = problem(images, seed, **sizes)
+        learn_key, grid_key, unseen_key = jax.random.split(jax.random.key(seed), 3)
+        unseen = jax.random.split(unseen_key, settings.unseen_trainings)
+        for method in (FAN_IN, COMMON):
+            compute = partial(_usual_outcome, task, settings, method, grid_key, unseen, tell)
+            outcomes.once(method, seed, compute)
+        folder = outcomes.folder(f"seed-{seed}")
+        compute = partial(_learned_outcome, task, settings, learn_key, unseen, folder, tell)
+        outcomes.once(LEARNED, seed, compute)
+    return _write(out, [*outcomes], names(len(settings.hidden) + 1))
+
+
+def learn_scales(
+    task: Problem, settings: Settings, key: Array, *, folder: Path | None = None, progress: Tell = silent
+) -> Fitted:
+    """`meta` are logarithms: "log_scales", a number for each array, and "log_rate"."""
+    first = {
+        "log_scales": common(task.widths, settings.first_log_scale),
+        "log_rate": jnp.float32(np.log(settings.first_rate)),
+    }
+    return fit(
+        lambda layers: task.judge(layers)[OBJECTIVE],
+        loss,
+        first,
+        optax.adam(settings.meta_rate),
+        training=lambda meta, key: {
+            "params": init(key, task.widths, meta["log_scales"]),
+            "learning_rate": jnp.exp(meta["log_rate"]),
+            "momentum": settings.momentum,
+            "data": task.data.train,
+        },
+        key=key,
+        meta_steps=settings.meta_steps,
+        steps=task.steps,
+        batch_size=task.batch_size,
+        precision="single",
+        on_failure="skip",
+        folder=folder,
+        callback=lambda found, _: progress("meta-learning", found.step + 1, settings.meta_steps),
+    )
+
+
+def _usual_outcome(task, settings, method, key, unseen, tell):
+    low, high, number = settings.rates
+    if method == FAN_IN:
+        points = [(None, rate) for rate in np.geomspace(low, high, number).tolist()]
+    else:
+        rates = np.geomspace(low, high, settings.rates_of_scales).tolist()
+        points = [*itertools.product(np.geomspace(*settings.scales).tolist(), rates)]
+    scales = lambda scale: fan_in(task.widths) if scale is None else common(task.widths, np.log(scale))
+    trained = lambda point, key: task.measures(key, scales(point[0]), point[1], settings.momentum)
+    keys = jax.random.split(key, settings.grid_trainings)
+    chosen = best(points, trained, keys, OBJECTIVE, partial(tell, method))
+    return {"scale": chosen[0], "rate": chosen[1]} | average(partial(trained, chosen), unseen)
+
+
+def _learned_outcome(task, settings, key, unseen, folder, tell):
+    meta = learn_scales(task, settings, key, folder=folder, progress=tell).meta
+    scales, rate = meta["log_scales"], np.exp(meta["log_rate"])
+    found = average(lambda key: task.measures(key, scales, rate, settings.momentum), unseen)
+    log_ratios = jax.tree.map(lambda learned, usual: learned - usual, scales, fan_in(task.widths))
+    return {"log_ratios": np.stack(jax.tree.leaves(log_ratios)), "rate": rate} | found
+
+
+def _write(out: Path, outcomes: list[Outcome], arrays: list[str]) -> Report:
+    log_ratios = np.stack([o.measures["log_ratios"] for o in outcomes if o.method == LEARNED])
+    gain = difference(outcomes, LEARNED, FAN_IN, OBJECTIVE)
+    verdict = ("lower" if gain.mean < 0 else "higher") if gain.apart else "no different"
+    files = plot_scales(
+        out / "scales",
+        np.exp(log_ratios),
+        arrays,
+        f"Learned scales: training loss {verdict} than by 1 / sqrt(fan-in), by {gain} nats",
+    )
+    found = ", ".join(
+        f"{name} {ratio:.2f}" for name, ratio in zip(arrays, np.exp(log_ratios.mean(axis=0)), strict=True)
+    )
+    return write_report(
+        out,
+        "Learned scales of initial weights against usual ones",
+        outcomes,
+        UNITS,
+        differences=[(LEARNED, FAN_IN), (LEARNED, COMMON)],
+        notes=[
+            "Judged by trainings that none was chosen or learned by.",
+            f"Learned scales, in units of 1 / sqrt(fan-in), geometric means: {found}.",
+        ],
+        files=files,
+    )
