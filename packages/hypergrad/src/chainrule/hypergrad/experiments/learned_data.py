@@ -25,13 +25,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from chainrule.hypergrad import train
 from chainrule.hypergrad.experiments import images, networks
 from chainrule.hypergrad.experiments.console import Tell
 from chainrule.hypergrad.experiments.judging import SKIPPED, UNITS, judge, skipped
 from chainrule.hypergrad.experiments.learning import learn
 from chainrule.hypergrad.experiments.outcomes import Outcomes
 from chainrule.hypergrad.experiments.report import Report, write_report
+from chainrule.hypergrad.training import train
 
 REAL, MEANS, LEARNED = "best real images", "class means", "learned images"
 LOG_PENALTIES = (-12.0, 2.0)  # the ends of the grid
@@ -129,12 +129,11 @@ def trained(settings: Settings, meta: dict[str, Array]) -> networks.Layers:
 
     def loss(layers, log_penalty, batch, key):
         penalty = jnp.exp(log_penalty) * jnp.sum(layers[0]["w"] ** 2)
-        return networks.nll(layers, batch, LABELS) + penalty
+        return networks.nll(layers, batch, jnp.asarray(LABELS)) + penalty
 
-    zeros = [{"w": jnp.zeros((meta["images"].shape[1], images.CLASSES)), "b": jnp.zeros(images.CLASSES)}]
     return train(
         loss,
-        zeros,
+        networks.zeros((meta["images"].shape[1], images.CLASSES)),
         meta["log_penalty"],
         jnp.exp(meta["log_rate"]),
         settings.momentum,
@@ -153,7 +152,8 @@ def _judged(settings, meta, split):
 def _best_of(settings: Settings, candidates: Float[Array, "sets classes pixels"], split: images.Split):
     """For each set, the measures with the penalty and the rate that suit it best."""
     log_penalties, log_rates = jnp.meshgrid(
-        jnp.linspace(*LOG_PENALTIES, settings.grid), jnp.linspace(*LOG_RATES, settings.rates)
+        jnp.linspace(*LOG_PENALTIES, settings.grid, dtype=candidates.dtype),
+        jnp.linspace(*LOG_RATES, settings.rates, dtype=candidates.dtype),
     )
 
     def best(candidate):

@@ -30,7 +30,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from chainrule.hypergrad import train
 from chainrule.hypergrad.experiments.console import Tell
 from chainrule.hypergrad.experiments.divisions import Divided, Drawings, divide, redivide, standardised
 from chainrule.hypergrad.experiments.judging import SKIPPED, skipped
@@ -46,6 +45,7 @@ from chainrule.hypergrad.experiments.sharing import (
     task_errors,
     task_nlls,
 )
+from chainrule.hypergrad.training import train
 
 SEPARATE, TIED, LEARNED = "separate networks", "common first layer", "learned sharing"
 CORRELATIONS = {SEPARATE: (0.0, 0.0, 0.0), TIED: (1.0, 0.0, 0.0), LEARNED: (0.5, 0.5, 0.5)}  # of each layer

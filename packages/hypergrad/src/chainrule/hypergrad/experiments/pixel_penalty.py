@@ -23,13 +23,13 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from chainrule.hypergrad import train
 from chainrule.hypergrad.experiments import images, networks
 from chainrule.hypergrad.experiments.console import Tell
 from chainrule.hypergrad.experiments.judging import SKIPPED, UNITS, judge, skipped
 from chainrule.hypergrad.experiments.learning import learn
 from chainrule.hypergrad.experiments.outcomes import Outcomes
 from chainrule.hypergrad.experiments.report import Report, write_report
+from chainrule.hypergrad.training import train
 
 NONE, SINGLE, LEARNED = "no penalty", "best single penalty", "learned penalties"
 NO_PENALTY = -np.inf  # its logarithm
@@ -124,10 +124,9 @@ def trained(settings: Settings, log_penalty: Array, rows: images.Rows, key: Arra
         penalty = jnp.sum(jnp.exp(log_penalty) * layers[0]["w"] ** 2)
         return networks.nll(layers, *batch) + penalty
 
-    zeros = [{"w": jnp.zeros((rows.images.shape[1], images.CLASSES)), "b": jnp.zeros(images.CLASSES)}]
     return train(
         loss,
-        zeros,
+        networks.zeros((rows.images.shape[1], images.CLASSES)),
         log_penalty,
         settings.learning_rate,
         settings.momentum,

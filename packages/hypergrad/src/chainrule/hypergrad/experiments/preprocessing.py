@@ -24,7 +24,6 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from chainrule.hypergrad import train
 from chainrule.hypergrad.experiments import images, networks
 from chainrule.hypergrad.experiments.console import Tell
 from chainrule.hypergrad.experiments.judging import SKIPPED, UNITS, judge, skipped
@@ -32,6 +31,7 @@ from chainrule.hypergrad.experiments.learning import learn
 from chainrule.hypergrad.experiments.outcomes import Outcomes
 from chainrule.hypergrad.experiments.report import Report, write_report
 from chainrule.hypergrad.experiments.transformations import LEAST, Parameters, plain, transform
+from chainrule.hypergrad.training import train
 
 NONE, STRENGTHS, ALL = "none", "learned blur, shift, noise", "learned, gains too"
 SINGLES = {"log_blur": "best blur", "log_shift": "best shift", "log_noise": "best noise"}

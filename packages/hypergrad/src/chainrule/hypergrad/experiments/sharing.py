@@ -44,12 +44,12 @@ def sharing_matrix(tasks: int, correlation: float) -> Float[np.ndarray, "tasks t
 
 def init(key: Array, tasks: int, widths: Sequence[int], log_scales: Float[Array, " layers"]) -> Layers:
     """Normal latent weights, of standard deviation exp(log_scale) in each layer, and biases of zero."""
-    keys = jax.random.split(key, len(widths) - 1)
-    shapes = [(tasks, *pair) for pair in itertools.pairwise(widths)]
-    return [
-        {"w": jnp.exp(log_scales[layer]) * jax.random.normal(keys[layer], shape), "b": jnp.zeros(shape[::2])}
-        for layer, shape in enumerate(shapes)
-    ]
+    layers = []
+    for number, shape in enumerate((tasks, *pair) for pair in itertools.pairwise(widths)):
+        weights = jax.random.normal(jax.random.fold_in(key, number), shape, log_scales.dtype)
+        biases = jnp.zeros(shape[::2], log_scales.dtype)
+        layers.append({"w": jnp.exp(log_scales[number]) * weights, "b": biases})
+    return layers
 
 
 def mixed(sharing: Float[Array, "layers tasks tasks"], latent: Layers) -> Layers:

@@ -23,7 +23,7 @@ of that of noise, in standard deviations of the pixels. log_gains: a factor for 
 
 def plain(pixels: int) -> Parameters:
     strengths = dict.fromkeys(("log_blur", "log_shift", "log_noise"), jnp.float32(LEAST))
-    return {**strengths, "log_gains": jnp.zeros(pixels)}
+    return {**strengths, "log_gains": jnp.zeros(pixels, jnp.float32)}
 
 
 def transform(
@@ -36,10 +36,12 @@ def transform(
     square = jnp.einsum("ij,rjk,lk->ril", blur, square, blur)
     if key is not None:
         shift_key, noise_key = jax.random.split(key)
-        shifts = jnp.exp(parameters["log_shift"]) * jax.random.normal(shift_key, (2, len(square)))
+        shifts = jnp.exp(parameters["log_shift"]) * jax.random.normal(
+            shift_key, (2, len(square)), square.dtype
+        )
         down, right = jax.vmap(jax.vmap(_shift, (0, None)), (0, None))(shifts, side)
         square = jnp.einsum("rij,rjk,rlk->ril", down, square, right)
-        square += jnp.exp(parameters["log_noise"]) * jax.random.normal(noise_key, square.shape)
+        square += jnp.exp(parameters["log_noise"]) * jax.random.normal(noise_key, square.shape, square.dtype)
     return jnp.exp(parameters["log_gains"])[None] * square.reshape(images.shape)
 
 
