@@ -147,7 +147,7 @@ def test_what_is_learned_is_better_on_validation_rows_and_all_is_kept(experiment
         experiment.run(dataclasses.replace(settings, steps=3), tmp_path, resume=True, progress=silent)
 
 
-def test_blank_images_can_be_learned_from():
+def test_blank_images_can_be_learned_from(split):
     """Their derivative is not zero, though weights that begin at zero never move on them."""
     settings = learned_data.Settings(**SIZES)
     blank = {"images": jnp.zeros((10, 64), jnp.float32), "log_penalty": jnp.float32(-6.0)}

@@ -1,8 +1,8 @@
 """Perceptrons as plain pytrees: what the experiments train.
 
 One can
-- begin at zero (`zeros`), or draw initial weights (`init`), with scales by the usual rule (`fan_in`) or one for
-  all (`common`),
+- begin at zero (`zeros`), or draw initial weights (`init`), with scales by the usual rule (`fan_in`) or one
+  for all (`common`),
 - have logits, their negative log-likelihood and the share of errors (`logits`, `nll`, `error`),
 - name each of the arrays (`names`).
 
