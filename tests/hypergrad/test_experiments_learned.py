@@ -86,7 +86,7 @@ def test_no_penalty_is_a_penalty_of_zero(split):
 
 
 def test_a_plain_transformation_leaves_images_as_they_are(split):
-    rows = split.test.images[:20]
+    rows = jnp.asarray(split.test.images[:20])
     assert np.abs(transform(plain(64), rows, None) - rows).max() < 1e-3
     seen = transform(plain(64), rows, KEY)  # shifted by a tenth of a pixel, and with a tenth of noise
     assert 0.05 < np.std(seen - rows) < 0.3
@@ -95,7 +95,7 @@ def test_a_plain_transformation_leaves_images_as_they_are(split):
 def test_a_shift_by_whole_pixels_moves_the_image():
     from chainrule.hypergrad.experiments.transformations import _shift
 
-    x = np.random.default_rng(0).random((5, 5), np.float32)
+    x = jnp.asarray(np.random.default_rng(0).random((5, 5), np.float32))
     np.testing.assert_array_equal((_shift(jnp.float32(2.0), 5) @ x)[:3], x[2:])
     np.testing.assert_array_equal((_shift(jnp.float32(2.0), 5) @ x)[3:], 0)
     np.testing.assert_allclose((_shift(jnp.float32(0.5), 5) @ x)[:4], (x[:4] + x[1:]) / 2, rtol=1e-6)

@@ -144,7 +144,7 @@ def test_equal_rows_tie_a_layer_and_the_identity_separates_it():
 
 
 def test_tasks_move_each_other_only_through_what_they_share():
-    drawings = [np.ones((3, 2, 6), np.float32)] * 4
+    drawings = [jnp.ones((3, 2, 6), jnp.float32)] * 4
 
     def influence(correlations):
         matrices = jnp.stack([sharing_matrix(4, rho) for rho in correlations])
@@ -161,7 +161,7 @@ def test_tasks_move_each_other_only_through_what_they_share():
 
 def test_networks_that_know_nothing_guess_among_their_own_characters():
     zeros = jax.tree.map(jnp.zeros_like, layers_of((0.0, 0.0, 0.0))[0])
-    drawings = [np.ones((count, 2, 6), np.float32) for count in (3, 2, 3, 1)]
+    drawings = [jnp.ones((count, 2, 6), jnp.float32) for count in (3, 2, 3, 1)]
     np.testing.assert_allclose(task_nlls(zeros, drawings), np.log([3, 2, 3, 1]), atol=1e-6)
     np.testing.assert_allclose(task_errors(zeros, drawings), [2 / 3, 1 / 2, 2 / 3, 0], atol=1e-6)
 

@@ -48,9 +48,9 @@ from chainrule.hypergrad.experiments.sharing import (
 from chainrule.hypergrad.training import train
 
 SEPARATE, TIED, LEARNED = "separate networks", "common first layer", "learned sharing"
-CORRELATIONS = {SEPARATE: (0.0, 0.0, 0.0), TIED: (1.0, 0.0, 0.0), LEARNED: (0.5, 0.5, 0.5)}  # of each layer
+CORRELATIONS = {SEPARATE: (0.0, 0.0, 0.0), TIED: (1.0, 0.0, 0.0), LEARNED: (0.9, 0.3, 0.0)}  # of each layer
 UNITS = {"training NLL": "nats", "test NLL": "nats", "test error": "%"}
-FIRST = {"log_rates": 0.0, "log_penalties": -7.0}  # of each layer; the scales begin at 1 / sqrt(inputs)
+FIRST = {"log_rates": 0.0, "log_penalties": -6.0}  # of each layer; the scales begin at 1 / sqrt(inputs)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ class Settings:
     validation: int = 2  # of those in training
     steps: int = 50
     momentum: float = 0.9
-    meta_steps: int = 50
-    meta_rate: float = 0.05  # of Adam
+    meta_steps: int = 40
+    meta_rate: float = 0.1  # of Adam
+    sharing_rate: float = 0.03  # of Adam for the sharing matrices
 
 
 FULL = Settings()
@@ -168,7 +169,11 @@ def _learned(settings: Settings, free: Array, meta: PyTree, drawings: Drawings, 
         layers = trained(settings, learned | {"sharing": sharing}, divided.learn, weights_key)
         return jnp.mean(task_nlls(layers, divided.judge))
 
-    return learn(objective, meta, optax.adam(settings.meta_rate), key, settings.meta_steps)
+    rates = {name: settings.sharing_rate if name == "sharing" else settings.meta_rate for name in meta}
+    optimizer = optax.partition(
+        {name: optax.adam(rate) for name, rate in rates.items()}, {n: n for n in meta}
+    )
+    return learn(objective, meta, optimizer, key, settings.meta_steps)
 
 
 @partial(jax.jit, static_argnums=0)
