@@ -7,8 +7,8 @@ One can
 
 A derivative is to say how the loss changes over some finite way. So it misleads where it differs from the
 slope of the loss over a window by more than that slope. Two signs of this need no sweep: the norm of the
-derivative by the rates of all steps, which `fit` has in its history; and how fast a perturbation of the initial
-weights grows, the largest Lyapunov exponent of a training of finite length.
+derivative by the rates of all steps, which `fit` has in its history; and how fast a perturbation of the
+initial weights grows, the largest Lyapunov exponent of a training of finite length.
 
 Source: Maclaurin, Duvenaud and Adams 2015, section 4, on limitations: 784-200-50-10, 1000 rows, batches of
 250, 50 steps, momentum 0.9.
@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from chainrule.hypergrad.experiments.console import Tell, silent
 from chainrule.hypergrad.experiments.images import Name, load
-from chainrule.hypergrad.experiments.networks import fan_in, init
+from chainrule.hypergrad.experiments.networks import fan_in, init, nll
 from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_chaos
 from chainrule.hypergrad.experiments.problem import Problem, loss, problem
@@ -45,6 +45,13 @@ LOWEST, MISLEADS, EXPLODES, GROWS = (
     "the derivative misleads",
     "the derivative explodes",
     "perturbations grow",
+)
+
+
+MEANINGS = (
+    f"Misleads: it differs from the slope of the loss over a window of {WINDOW} by more than that slope.",
+    f"Explodes: its norm, by the rates of all steps, is above {EXPLODED:g} times that at small rates.",
+    "Grow: a perturbation of the initial weights is larger at the end than at the beginning.",
 )
 
 
@@ -114,33 +121,30 @@ def sweep(
     init_key, train_key, direction_key = jax.random.split(key, 3)
     params = init(init_key, task.widths, fan_in(task.widths))
     direction = optax.tree.random_like(direction_key, params)
-    settings = dict(data=task.data.train, batch_size=task.batch_size, key=train_key, steps=task.steps)
-
-    @jax.jit
-    def at(log_rate):
-        rates = jnp.full(task.steps, jnp.exp(log_rate))
-        value, found, _ = value_and_hypergrad(
-            lambda layers: task.judge(layers)["training loss"],
-            loss,
-            params,
-            None,
-            rates,
-            momentum,
-            wrt=("learning_rate",),
-            precision="single",
-            **settings,
-        )
-        trained = lambda params: train(loss, params, None, rates, momentum, method="naive", **settings).params
-        _, perturbed = jax.jvp(trained, (params,), (direction,))
-        growth = jnp.log(optax.tree.norm(perturbed) / optax.tree.norm(direction)) / task.steps
-        slopes = rates * found.learning_rate
-        return {"loss": value, "derivative": slopes.sum(), "norm": jnp.linalg.norm(slopes), "growth": growth}
-
+    sizes = dict(momentum=momentum, batch_size=task.batch_size, steps=task.steps)
     found = []
     for log_rate in log_rates:
-        found.append(jax.tree.map(np.asarray, at(jnp.float32(log_rate))))
+        at = _at(jnp.float32(log_rate), params, direction, task.data.train, train_key, **sizes)
+        found.append(jax.tree.map(np.asarray, at))
         progress("learning rates", len(found), len(log_rates))
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+@partial(jax.jit, static_argnames=("momentum", "batch_size", "steps"))
+def _at(
+    log_rate, params, direction, rows, key, *, momentum, batch_size, steps
+) -> dict[str, Float[Array, ""]]:
+    rates = jnp.full(steps, jnp.exp(log_rate))
+    given = dict(data=rows, batch_size=batch_size, key=key, steps=steps)
+    objective = lambda layers: nll(layers, *rows)
+    value, found, _ = value_and_hypergrad(
+        objective, loss, params, None, rates, momentum, wrt=("learning_rate",), precision="single", **given
+    )
+    trained = lambda params: train(loss, params, None, rates, momentum, method="naive", **given).params
+    _, perturbed = jax.jvp(trained, (params,), (direction,))
+    growth = jnp.log(optax.tree.norm(perturbed) / optax.tree.norm(direction)) / steps
+    slopes = rates * found.learning_rate
+    return {"loss": value, "derivative": slopes.sum(), "norm": jnp.linalg.norm(slopes), "growth": growth}
 
 
 def thresholds(
@@ -148,7 +152,7 @@ def thresholds(
 ) -> dict[str, float | None]:
     """The logarithms of the rates at which, or from which on, something happens; None where it does not.
 
-    Each quantity is the median over a window, so that a single outlier is none.
+    It happens from the first window on in most of which it does: a single outlier does not count.
     """
     half = _half_window(log_rates)
     slopes = slope_over_window(log_rates, curves["loss"])
@@ -156,7 +160,7 @@ def thresholds(
     small = np.nanmedian(curves["norm"][: len(log_rates) // 4])
     return {
         LOWEST: float(log_rates[np.nanargmin(curves["loss"])]),
-        MISLEADS: _onset(log_rates, apart > 1, half),
+        MISLEADS: _onset(log_rates, ~(apart <= 1), half),
         EXPLODES: _onset(log_rates, ~(curves["norm"] <= EXPLODED * small), half),
         GROWS: _onset(log_rates, ~(curves["growth"] <= 0), half),
     }
@@ -199,13 +203,9 @@ def _write(out, found, log_rates, curves) -> Report:
         "Learning rates from which on training is chaotic",
         found,
         {measure: ""},
-        differences=[
-            (sign, MISLEADS) for sign in (LOWEST, EXPLODES, GROWS) if {sign, MISLEADS} <= means.keys()
-        ],
+        differences=[(sign, MISLEADS) for sign in (LOWEST, EXPLODES, GROWS) if {sign, MISLEADS} <= always],
         notes=[
-            f"Misleads: differs by more than the slope of the loss over a window of {WINDOW}. Explodes: its norm, "
-            f"by the rates of all steps, is above {EXPLODED:g} times that at small rates. Grow: a perturbation "
-            "of the initial weights is larger at the end than at the beginning.",
+            *MEANINGS,
             *(f"Not seen with every seed at the rates that were tried: {sign}." for sign in sometimes),
         ],
         files=files,

@@ -60,13 +60,13 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    rows=1500,
+    rows=1250,
     hidden=(20, 20),
     batch_size=50,
     steps=30,
     grid_trainings=1,
     rates_of_scales=3,
-    meta_steps=30,
+    meta_steps=25,
     unseen_trainings=5,
 )
 
@@ -160,7 +160,7 @@ def _write(out: Path, outcomes: list[Outcome], arrays: list[str]) -> Report:
         out / "scales",
         np.exp(log_ratios),
         arrays,
-        f"Learned scales: training loss {verdict} than by 1 / sqrt(fan-in), by {gain} nats",
+        f"Learned scales: training loss {verdict} than by 1 / sqrt(fan-in) ({gain} nats)",
     )
     found = ", ".join(
         f"{name} {ratio:.2f}" for name, ratio in zip(arrays, np.exp(log_ratios.mean(axis=0)), strict=True)

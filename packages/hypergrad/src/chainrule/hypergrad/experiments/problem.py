@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -80,7 +81,9 @@ def problem(
     """
     total = min(rows or len(images.labels), len(images.labels))
     data = split(images, seed, **{name: int(share * total) for name, share in SHARES.items()})
-    return Problem(data, (images.pixels.shape[1], *hidden, CLASSES), batch_size, steps)
+    return Problem(
+        jax.tree.map(jnp.asarray, data), (images.pixels.shape[1], *hidden, CLASSES), batch_size, steps
+    )
 
 
 def loss(layers: Layers, hyper: None, batch: PyTree, key: Array) -> Float[Array, ""]:

@@ -73,16 +73,16 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    rows=1500,
+    rows=1250,
     hidden=(20, 20),
     batch_size=50,
     steps=30,
     momenta=(0.5, 0.9),
     grid_trainings=1,
-    meta_steps=30,
-    meta_rate=0.08,
+    meta_steps=20,
+    meta_rate=0.1,
     unseen_trainings=5,
-    smoothness_trainings=20,
+    smoothness_trainings=10,
 )
 
 

@@ -26,7 +26,7 @@ COLUMNS = ("seed", "array", "step", "learning rate", "momentum", *SGD)
 
 
 def write_schedules_report(out: Path, outcomes: list[Outcome], objective: str) -> Report:
-    """Tables, schedules.csv and three pictures.
+    """Tables, learned-schedules.csv and three pictures.
 
     Args:
         outcomes: of `schedules.run`.
@@ -43,13 +43,13 @@ def write_schedules_report(out: Path, outcomes: list[Outcome], objective: str) -
     (hypergradient,) = (o.measures for o in outcomes if o.method == HYPERGRADIENT)
     smooth = min(hypergradient["smoothness"])
     files = [
-        write_rows(out / "schedules.csv", COLUMNS, _rows(outcomes, arrays)),
+        write_rows(out / "learned-schedules.csv", COLUMNS, _rows(outcomes, arrays)),
         *plot_schedules(
             out / "schedules",
             {"learning rate": rates, "momentum": momenta},
             arrays,
             {"learning rate": middle("rate"), "momentum": middle("momentum")},
-            f"Learned schedules: {objective} {verdict} the best fixed one's, by {gain} nats",
+            f"Learned schedules: {objective} {verdict} the best fixed one's ({gain} nats)",
         ),
         *plot_meta_learning(
             out / "meta-learning",
