@@ -171,10 +171,9 @@ def _learned(settings: Settings, free: Array, meta: PyTree, drawings: Drawings, 
         layers = trained(settings, learned | {"sharing": sharing}, divided.learn, weights_key)
         return jnp.mean(task_nlls(layers, divided.judge))
 
-    rates = {name: settings.sharing_rate if name == "sharing" else settings.meta_rate for name in meta}
-    optimizer = optax.partition(
-        {name: optax.adam(rate) for name, rate in rates.items()}, {n: n for n in meta}
-    )
+    adam = lambda rate: optax.adam(optax.cosine_decay_schedule(rate, settings.meta_steps))
+    adams = {"sharing": adam(settings.sharing_rate), "others": adam(settings.meta_rate)}
+    optimizer = optax.partition(adams, {name: name if name in adams else "others" for name in meta})
     return learn(objective, meta, optimizer, key, settings.meta_steps)
 
 

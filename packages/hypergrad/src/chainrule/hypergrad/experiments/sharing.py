@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 Layers = list[dict[str, Array]]  # {"w": [tasks, inputs, outputs], "b": [tasks, outputs]}
-Drawings = Sequence[Float[Array, "characters drawings pixels"]]  # of each task
+Drawings = Sequence[Float[Array, "_ drawings pixels"]]  # of the characters of each task
 
 
 def sharing_matrix(tasks: int, correlation: float) -> Float[np.ndarray, "tasks tasks"]:
@@ -76,9 +76,7 @@ def task_errors(layers: Layers, drawings: Drawings) -> Float[Array, " tasks"]:
     return jnp.stack(errors)
 
 
-def _log_probabilities(
-    layers: Layers, drawings: Drawings
-) -> list[Float[Array, "characters drawings characters"]]:
+def _log_probabilities(layers: Layers, drawings: Drawings) -> list[Float[Array, "_ drawings _"]]:
     """The last layer is as wide as the largest alphabet needs; others use the first of its outputs."""
     found = []
     for task, x in enumerate(drawings):
