@@ -156,4 +156,4 @@ def test_blank_images_can_be_learned_from(split):
     objective = lambda meta: networks.nll(learned_data.trained(settings, meta), *rows)
     value, gradient = jax.jit(jax.value_and_grad(objective))(meta)
     np.testing.assert_allclose(value, np.log(10), rtol=1e-5)
-    assert np.abs(gradient["images"]).max() > 1e-4 and gradient["log_penalty"] == 0
+    assert np.abs(gradient["images"]).max() > 1e-2 and np.abs(gradient["log_penalty"]) < 1e-10
