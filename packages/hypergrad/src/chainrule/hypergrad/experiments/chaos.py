@@ -32,7 +32,7 @@ from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import fan_in, init, nll
 from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_chaos
-from chainrule.hypergrad.experiments.problem import Problem, loss, problem
+from chainrule.hypergrad.experiments.problem import Problem, duration, loss, problem
 from chainrule.hypergrad.experiments.report import Report, averages, write_report
 from chainrule.hypergrad.hypergradient import value_and_hypergrad
 from chainrule.hypergrad.training import train
@@ -77,7 +77,8 @@ QUICK = Settings(rows=600, hidden=(20,), batch_size=100, steps=30, log_rates=(-1
 def plan(settings: Settings) -> str:
     return (
         f"{settings.seeds} times on {settings.data}: {settings.log_rates[2]} trainings of {settings.steps} "
-        "steps with their derivatives, at learning rates from small to chaotic."
+        "steps with their derivatives, at learning rates from small to chaotic. "
+        + duration(settings, 0, settings.seeds * settings.log_rates[2], 1)
     )
 
 

@@ -27,7 +27,7 @@ from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import common, fan_in, init, names
 from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_scales
-from chainrule.hypergrad.experiments.problem import UNITS, Problem, average, best, loss, problem
+from chainrule.hypergrad.experiments.problem import UNITS, Problem, average, best, duration, loss, problem
 from chainrule.hypergrad.experiments.report import Report, difference, write_report
 from chainrule.hypergrad.meta import Fitted, fit
 
@@ -72,11 +72,13 @@ QUICK = Settings(
 
 
 def plan(settings: Settings) -> str:
-    tried = settings.rates[2], settings.scales[2] * settings.rates_of_scales
+    seeds, tried = settings.seeds, (settings.rates[2], settings.scales[2] * settings.rates_of_scales)
+    trainings = seeds * (sum(tried) * settings.grid_trainings + 3 * settings.unseen_trainings)
     return (
-        f"{settings.seeds} times on {settings.data}: scales of initial weights are learned through "
+        f"{seeds} times on {settings.data}: scales of initial weights are learned through "
         f"{settings.meta_steps} trainings; {tried[0]} rates with 1 / sqrt(fan-in) are tried, and {tried[1]} "
-        "pairs of a common scale and a rate."
+        "pairs of a common scale and a rate. "
+        + duration(settings, trainings, seeds * settings.meta_steps, seeds + 1)
     )
 
 

@@ -32,7 +32,7 @@ from chainrule.hypergrad.experiments.console import Tell, silent
 from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import fan_in, init
 from chainrule.hypergrad.experiments.outcomes import Outcomes
-from chainrule.hypergrad.experiments.problem import Problem, average, best, loss, problem
+from chainrule.hypergrad.experiments.problem import Problem, average, best, duration, loss, problem
 from chainrule.hypergrad.experiments.report import Report
 from chainrule.hypergrad.experiments.schedules_report import (
     DECAY,
@@ -87,10 +87,13 @@ QUICK = Settings(
 
 
 def plan(settings: Settings) -> str:
-    grid = settings.rates[2] * len(settings.momenta)
+    grid, seeds = settings.rates[2] * len(settings.momenta), settings.seeds
+    trainings = seeds * (2 * grid * settings.grid_trainings + 3 * settings.unseen_trainings)
+    derivatives = seeds * settings.meta_steps + settings.smoothness_trainings
     return (
-        f"{settings.seeds} times on {settings.data}: schedules of {settings.steps} steps are learned through "
-        f"{settings.meta_steps} trainings; {grid} fixed ones and {grid} with linear decay are tried."
+        f"{seeds} times on {settings.data}: schedules of {settings.steps} steps are learned through "
+        f"{settings.meta_steps} trainings; {grid} fixed ones and {grid} with linear decay are tried. "
+        + duration(settings, trainings, derivatives, seeds + 2)
     )
 
 
