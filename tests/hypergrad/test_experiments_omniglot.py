@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-Image = pytest.importorskip("PIL.Image", reason="the experiments' extra is not installed")
+pytest.importorskip("PIL", reason="the experiments' extra is not installed")
 pytest.importorskip("matplotlib", reason="the experiments' extra is not installed")
+
+from PIL import Image
 
 from chainrule.hypergrad.experiments import omniglot, omniglot_images
 from chainrule.hypergrad.experiments.console import silent

@@ -10,14 +10,15 @@ copy are never on different sides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-Drawings = list[Array]  # of each task: characters, drawings, pixels
+Drawings = Sequence[Float[Array | np.ndarray, "_ drawings pixels"]]  # of the characters of each task
 
 
 class Divided(NamedTuple):
@@ -27,7 +28,7 @@ class Divided(NamedTuple):
     judge: Drawings
 
 
-def divide(tasks: list[np.ndarray], rng: np.random.Generator, first: int, second: int) -> Divided:
+def divide(tasks: Sequence[np.ndarray], rng: np.random.Generator, first: int, second: int) -> Divided:
     """So many drawings of each character for either purpose, none for both; turned ones as upright ones."""
     places = [
         rng.permuted(np.tile(np.arange(x.shape[1]), (len(x), 1)), axis=1) for x in tasks[: len(tasks) // 2]

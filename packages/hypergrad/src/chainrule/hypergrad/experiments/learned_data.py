@@ -18,6 +18,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,11 +102,11 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
 def _one_seed(settings: Settings, outcomes: Outcomes, data: images.Images, seed: int) -> None:
     sizes = dict(train=settings.train, validation=settings.validation, test=settings.test)
     split = images.split(data, seed, **sizes)
-    rows = split.train
+    rows = jax.tree.map(np.asarray, split.train)
     of_class = [np.flatnonzero(rows.labels == label) for label in LABELS]
 
-    def best_of(candidates):
-        found = _best_of(settings, candidates, split)
+    def best_of(candidates) -> dict[str, Any]:
+        found = jax.tree.map(np.asarray, _best_of(settings, candidates, split))
         return {name: value[np.nanargmin(found["validation NLL"])] for name, value in found.items()}
 
     def real():

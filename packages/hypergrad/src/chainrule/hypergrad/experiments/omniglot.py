@@ -172,7 +172,7 @@ def _learned(settings: Settings, free: Array, meta: PyTree, drawings: Drawings, 
         return jnp.mean(task_nlls(layers, divided.judge))
 
     adam = lambda rate: optax.adam(optax.cosine_decay_schedule(rate, settings.meta_steps))
-    adams = {"sharing": adam(settings.sharing_rate), "others": adam(settings.meta_rate)}
+    adams: dict[Any, Any] = {"sharing": adam(settings.sharing_rate), "others": adam(settings.meta_rate)}
     optimizer = optax.partition(adams, {name: name if name in adams else "others" for name in meta})
     return learn(objective, meta, optimizer, key, settings.meta_steps)
 

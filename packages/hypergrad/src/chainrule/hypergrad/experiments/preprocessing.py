@@ -171,7 +171,7 @@ def _outcome(settings, parameters, log_rate, split, key):
 
 @partial(jax.jit, static_argnums=0)
 def _validation_nlls(settings, candidates, log_rates, split, key):
-    nll = lambda candidate: _validation_nll(settings, *candidate, split, key)
+    nll = lambda one: _validation_nll(settings, one[0], one[1], split, key)
     return jax.lax.map(nll, (candidates, log_rates))
 
 

@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from chainrule.hypergrad.experiments.divisions import Drawings
+
 Layers = list[dict[str, Array]]  # {"w": [tasks, inputs, outputs], "b": [tasks, outputs]}
-Drawings = Sequence[Float[Array, "_ drawings pixels"]]  # of the characters of each task
 
 
 def sharing_matrix(tasks: int, correlation: float) -> Float[np.ndarray, "tasks tasks"]:
