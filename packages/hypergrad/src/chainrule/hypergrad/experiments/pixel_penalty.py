@@ -61,7 +61,7 @@ def plan(settings: Settings) -> str:
     return (
         f"Penalties of a logistic regression on {settings.data}, trained for {settings.steps} steps: none, "
         f"the best of {settings.grid}, and one for each weight, learned in {settings.meta_steps} meta-steps. "
-        f"{settings.seeds} seeds, about {settings.seeds * settings.meta_steps / 50:.0f} minutes on 2 cores."
+        f"{settings.seeds} seeds, about {settings.seeds * settings.meta_steps / 100:.0f} minutes on 2 cores."
     )
 
 

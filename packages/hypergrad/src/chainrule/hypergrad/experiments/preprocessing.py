@@ -36,6 +36,7 @@ from chainrule.hypergrad.training import train
 NONE, STRENGTHS, ALL = "none", "learned blur, shift, noise", "learned, gains too"
 SINGLES = {"log_blur": "best blur", "log_shift": "best shift", "log_noise": "best noise"}
 HIGHEST = 1.0  # of the grid of each, from LEAST on
+FIRST = -1.0  # where learning begins: at LEAST, a blur has no derivative to speak of
 LOG_RATES = (-3.0, 1.0)  # the ends of the grid of learning rates
 
 
@@ -118,7 +119,8 @@ def _one_seed(settings: Settings, outcomes: Outcomes, data: images.Images, seed:
         return best(repeated | {name: grid}, np.full_like(grid, log_rate))
 
     def learned(free):
-        found = _learned(settings, free, nothing, log_rate, split, learning_key)
+        start = nothing | dict.fromkeys(SINGLES, np.float32(FIRST))
+        found = _learned(settings, free, start, log_rate, split, learning_key)
         outcome = _outcome(settings, found.meta, log_rate, split, key)
         return {**outcome, SKIPPED: found.skipped, "curve": found.objectives}
 
