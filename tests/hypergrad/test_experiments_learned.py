@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,14 @@ import numpy as np
 import optax
 import pytest
 
+pytest.importorskip("tyro", reason="the experiments' extra is not installed")
 pytest.importorskip("sklearn", reason="the experiments' extra is not installed")
 pytest.importorskip("matplotlib", reason="the experiments' extra is not installed")
 
+from chainrule.hypergrad.__main__ import main
 from chainrule.hypergrad.experiments import images, learned_data, networks, pixel_penalty, preprocessing
 from chainrule.hypergrad.experiments.console import silent
+from chainrule.hypergrad.experiments.learned_commands import COMMANDS
 from chainrule.hypergrad.experiments.learning import learn
 from chainrule.hypergrad.experiments.outcomes import Outcomes
 from chainrule.hypergrad.experiments.report import difference
@@ -157,3 +161,20 @@ def test_blank_images_can_be_learned_from(split):
     value, gradient = jax.jit(jax.value_and_grad(objective))(meta)
     np.testing.assert_allclose(value, np.log(10), rtol=1e-5)
     assert np.abs(gradient["images"]).max() > 1e-2 and np.abs(gradient["log_penalty"]) < 1e-10
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_a_setting(name):
+    module = importlib.import_module(f"chainrule.hypergrad.experiments.{COMMANDS[name].module}")
+    options = {field.name for field in dataclasses.fields(COMMANDS[name])} - {"quick", "out", "resume"}
+    for settings in (module.FULL, module.QUICK):
+        assert options <= {field.name for field in dataclasses.fields(settings)} and settings.seeds == 5
+    assert module.FULL != module.QUICK
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("pixel-penalty", "learned-data", "preprocessing", "omniglot"))
