@@ -11,11 +11,12 @@ def main(args: list[str] | None = None) -> int:
     try:
         import tyro
 
-        from chainrule.hypergrad.experiments.commands import COMMANDS
+        from chainrule.hypergrad.experiments.commands import COMMANDS as TRAINING_COMMANDS
+        from chainrule.hypergrad.experiments.learned_commands import COMMANDS as LEARNED_COMMANDS
     except ModuleNotFoundError as error:
         return _missing(error)
     command: Any = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
+        TRAINING_COMMANDS | LEARNED_COMMANDS,
         prog="python -m chainrule.hypergrad",
         description="Experiments with gradients through whole training runs.",
         args=args,

@@ -11,10 +11,11 @@ there are 10,000.
 import gzip
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 Name = Literal["digits", "mnist"]
 CLASSES = 10
@@ -24,8 +25,8 @@ IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 class Rows(NamedTuple):
     """Images with their classes; a pytree."""
 
-    images: Float[np.ndarray, "rows pixels"]
-    labels: Int[np.ndarray, " rows"]
+    images: Float[Array, "rows pixels"]
+    labels: Int[Array, " rows"]
 
 
 class Split(NamedTuple):
@@ -59,8 +60,8 @@ def digits() -> Images:
     """1,797 images of 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
-    return _images("digits", pixels / 16, labels)
+    found: Any = load_digits()
+    return _images("digits", found.data / 16, found.target)
 
 
 def mnist() -> Images:
@@ -91,7 +92,8 @@ def split(images: Images, seed: int, *, train: int, validation: int, test: int) 
     parts = np.split(rows, np.cumsum([train, validation]))
     mean = images.pixels[parts[0]].mean(0)
     scale = (images.pixels[parts[0]] - mean).std()
-    return Split(*(Rows((images.pixels[part] - mean) / scale, images.labels[part]) for part in parts))
+    standard = (images.pixels - mean) / scale
+    return Split(*(Rows(jnp.asarray(standard[part]), jnp.asarray(images.labels[part])) for part in parts))
 
 
 def _images(name: str, pixels: np.ndarray, labels: np.ndarray) -> Images:

@@ -1,7 +1,8 @@
 """Perceptrons as plain pytrees: what the experiments train.
 
 One can
-- draw initial weights (`init`), with scales by the usual rule (`fan_in`) or one for all (`common`),
+- begin at zero (`zeros`), or draw initial weights (`init`), with scales by the usual rule (`fan_in`) or one
+  for all (`common`),
 - have logits, their negative log-likelihood and the share of errors (`logits`, `nll`, `error`),
 - name each of the arrays (`names`).
 
@@ -40,6 +41,12 @@ def init(key: Array, widths: Sequence[int], log_scales: LogScales) -> Layers:
             layer[name] = scale * jax.random.normal(array_key, shape, scale.dtype)
         layers.append(layer)
     return layers
+
+
+def zeros(widths: Sequence[int]) -> Layers:
+    """From where a convex problem is begun, that of a single layer."""
+    shapes = itertools.pairwise(widths)
+    return [{"w": jnp.zeros(shape, jnp.float32), "b": jnp.zeros(shape[1], jnp.float32)} for shape in shapes]
 
 
 def fan_in(widths: Sequence[int]) -> LogScales:

@@ -5,7 +5,9 @@ One can
 - show the derivative by the rate of each step (`plot_hypergradient`),
 - show how an objective falls from meta-step to meta-step (`plot_meta_learning`),
 - show learned scales of initial weights (`plot_scales`),
-- show the loss and its derivative where training turns chaotic (`plot_chaos`).
+- show the loss and its derivative where training turns chaotic (`plot_chaos`),
+- show learned images, penalties or gains (`plot_images`),
+- show how tasks share what they learn (`plot_sharing`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chainrule.hypergrad.experiments.whole_files import write_columns, write_whole
+from chainrule.hypergrad.experiments.whole_files import write_columns, write_rows, write_whole
 
 STYLE = {
     "figure.dpi": 150,
@@ -158,6 +160,62 @@ def plot_chaos(
         figure.suptitle(title)
         columns = {"log learning rate": log_rates, **curves}
         return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
+
+
+def plot_images(
+    path: Path,
+    pictures: Float[np.ndarray, "images side side"],
+    captions: Sequence[str],
+    title: str,
+    quantity: str,
+) -> list[Path]:
+    """Images with one scale of grey for all; in the CSV a column for each, its pixels row by row.
+
+    Args:
+        path: of the picture, without suffix.
+        quantity: what the grey means, with its unit.
+    """
+    columns = min(len(pictures), 5)
+    rows = -(-len(pictures) // columns)
+    size = (max(1.3 * columns, 3.2) + 1.0, 1.5 * rows + 0.8)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        ends = {"vmin": pictures.min(), "vmax": pictures.max(), "cmap": "gray"}
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, picture, caption in zip(grid, pictures, captions, strict=False):
+            drawn = axes.imshow(picture, **ends)
+            axes.set_title(caption, fontsize=9)
+        figure.colorbar(drawn, ax=grid.tolist(), label=quantity, shrink=0.8)
+        figure.suptitle(title, fontsize=10)
+        flat = dict(zip(captions, pictures.reshape(len(pictures), -1), strict=True))
+        return [_save(figure, path), write_columns(path.with_suffix(".csv"), flat)]
+
+
+def plot_sharing(
+    path: Path, correlations: Float[np.ndarray, "layers tasks tasks"], tasks: Sequence[str], title: str
+) -> list[Path]:
+    """A matrix of correlations between tasks for each layer."""
+    layers = [f"layer {number}" for number in range(1, len(correlations) + 1)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(INCH * len(layers) + 2.2, 4.2), layout="constrained")
+        (grid,) = figure.subplots(1, len(layers), squeeze=False, sharey=True)
+        places = np.arange(len(tasks))
+        for axes, layer, matrix in zip(grid, layers, correlations, strict=True):
+            drawn = axes.imshow(matrix, vmin=-1, vmax=1, cmap="gray_r")
+            axes.set_title(layer)
+            axes.set_xticks(places, tasks, rotation=90, fontsize=7)
+            axes.set_yticks(places, tasks, fontsize=7)
+        figure.colorbar(drawn, ax=grid.tolist(), label="correlation of weights between tasks", shrink=0.7)
+        figure.suptitle(title)
+        rows = [
+            (layer, task, *matrix[place])
+            for layer, matrix in zip(layers, correlations, strict=True)
+            for place, task in enumerate(tasks)
+        ]
+        table = write_rows(path.with_suffix(".csv"), ["layer", "task", *tasks], rows)
+        return [_save(figure, path), table]
 
 
 def _panels(rows: int, columns: int, *, width: float = INCH, **shared: str) -> tuple[Figure, np.ndarray]:
