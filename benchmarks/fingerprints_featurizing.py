@@ -1,9 +1,10 @@
-"""Reading SMILES into graphs: beside RDKit's own parse, without which there is nothing to read, and by processes.
+"""Reading SMILES into graphs: beside RDKit's own parse, which is part of it, and by several processes.
 
     python benchmarks/fingerprints_featurizing.py          about a minute and a half
     python benchmarks/fingerprints_featurizing.py --quick  to see that it runs
 
-Delaney's molecules, over and over. A process that is started imports this file again: nothing heavy stands here.
+Delaney's molecules, over and over. A process that is started imports this file again, so nothing heavy
+stands here.
 """
 
 import statistics
@@ -28,8 +29,8 @@ def main() -> None:
         parse.append(seconds(lambda: [Chem.MolFromSmiles(text) for text in smiles]) / len(smiles))
     whole, parsing = statistics.median(ours), statistics.median(parse)
     print(
-        f"SMILES to graphs: {1 / whole:.0f} molecules per second on one thread, {1e6 * whole:.0f} microseconds "
-        f"each, of which RDKit's parse alone takes {1e6 * parsing:.0f} ({parsing / whole:.0%})"
+        f"SMILES to graphs: {1 / whole:.0f} molecules per second on one thread, {1e6 * whole:.0f} "
+        f"microseconds each, of which RDKit's parse alone takes {1e6 * parsing:.0f} ({parsing / whole:.0%})"
     )
     many = smiles * (COPIES // 16 if quick else COPIES)
     taken = {n: seconds(lambda n=n: featurize(many, processes=n)) for n in PROCESSES}

@@ -162,3 +162,37 @@ def test_reversal_under_another_vmap_is_exact_or_noticed(problem, model):
     at_rest = [(v == 0).all() for v in jax.tree.leaves(velocity)]
     assert all(same + at_rest) or not certificate.holds.all()
     assert certificate.holds.shape == (3,)
+
+
+@precisions
+def test_a_gradient_rounds_alike_in_both_directions_whatever_stands_around_it(precision):
+    """Blurs depend on no weights: a compiler computes them before the loop, next to other things each time."""
+    x = jax.random.normal(KEY, (40, 64))
+    y = jax.nn.one_hot(jax.random.randint(KEY, (40,), 0, 10), 10)
+    places = jnp.arange(8.0)
+    apart = places[:, None] - places[None, :]
+
+    def error(weights, log_width, x):
+        blur = jax.nn.softmax(-0.5 * (apart / jnp.exp(log_width)) ** 2, axis=1)
+        seen = jnp.einsum("ij,rjk,lk->ril", blur, x.reshape(-1, 8, 8), blur).reshape(-1, 64)
+        logits = jnp.tanh(seen @ weights["w"]) @ weights["out"]
+        return -jnp.mean(jnp.sum(jax.nn.log_softmax(logits) * y[: len(x)], -1))
+
+    def meta_step(log_width, key):
+        w, out = 0.1 * jax.random.normal(key, (64, 30)), 0.1 * jax.random.normal(key, (30, 10))
+        _, gradient, certificate = value_and_hypergrad(
+            lambda weights: error(weights, log_width, x),
+            lambda weights, log_width, x, key: error(weights, log_width, x),
+            {"w": w, "out": out},
+            log_width,
+            0.3,
+            0.9,
+            wrt=["hyper"],
+            data=x,
+            steps=100,
+            precision=precision,
+        )
+        return log_width - 0.1 * jnp.sign(gradient.hyper), certificate.mismatches
+
+    _, mismatches = jax.jit(lambda: jax.lax.scan(meta_step, -1.0, jax.random.split(KEY, 12)))()
+    assert (mismatches == 0).all(), mismatches

@@ -14,7 +14,8 @@ and the velocity at the end, dx and dv being its derivatives with respect to the
     dx <- dx - (1 - b) H dv,    dh <- dh - (1 - b) d<g, dv>/dh,    dv <- b dv,
 
 where v is that after the step in da, before it in db, H the Hessian of the loss, and h anything else it
-depends on. The products come with g in one pass: g's derivative along dv, of the gradient by x and by h.
+depends on. The products are one derivative along dv, of the gradient by x and by h. g itself is computed
+apart from them, by the same program as on the way there.
 Rounding is differentiated as if there were none.
 
 Source: Algorithm 2 of Maclaurin, Duvenaud and Adams, Gradient-based hyperparameter optimization through
@@ -115,7 +116,7 @@ def forward(program: Program, inputs: Inputs) -> Final:
     def step(carry, at):
         moved, overflow = carry
         t, schedules = at
-        g = _vectors(inputs, jax.grad(program.loss)(floats(inputs, [m.x for m in moved]), inputs.others, t))
+        g = _gradient(program, inputs, floats(inputs, [m.x for m in moved]), t)
         pairs = [_advance(*args) for args in zip(moved, g, schedules, strict=True)]
         return _unzip(pairs, overflow), None
 
@@ -159,18 +160,16 @@ def backward(
             for m, v, (rate, *_) in zip(moved, after, schedules, strict=True)
         ]
         weights = floats(inputs, [m.x for m in moved])
+        g = _gradient(program, inputs, weights, t)
+        moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
         if adjoints is None:
-            g = _vectors(inputs, jax.grad(program.loss)(weights, inputs.others, t))
-            return ([_regain(*args) for args in zip(moved, g, schedules, strict=True)], None), None
+            return (moved, None), None
 
         rates, momenta, *_ = zip(*schedules, strict=True)
         by_x, by_v = adjoints.params, adjoints.velocities
         by_v = [dv + a * dx for dv, a, dx in zip(by_v, rates, by_x, strict=True)]
         along = _shaped(inputs, [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)])
-        (g, _), (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, t), (weights,), (along,))
-        g = _vectors(inputs, g)
-        moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
-
+        _, (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, t), (weights,), (along,))
         before = _values(inputs, [m.v for m in moved])
         by_rates = [jnp.vdot(dx, v) for dx, v in zip(by_x, after, strict=True)]
         by_momenta = [jnp.vdot(dv, v + g) for dv, v, g in zip(by_v, before, g, strict=True)]
@@ -207,6 +206,18 @@ def _start(program: Program, x: Array, plan: SpillPlan) -> tuple[Moved, Array]:
     lost = jnp.zeros(x.size, jnp.uint32)
     tape = rows(plan.rows + plan.last_rows, lost.astype(jnp.uint8))
     return Moved(fixed, v, lost, tape, jax.tree.map(lambda limb: rows(plan.erased_rows, limb), v)), left
+
+
+def _gradient(program: Program, inputs: Inputs, weights: list[Array], t: Int32[Array, ""]) -> list[Array]:
+    """The gradient as vectors, rounded alike wherever it stands.
+
+    A compiler rounds a formula one way or the other, by what else is computed nearby: products with it, or
+    what it can take out of a loop. It does not look into a branch from outside; that t is never negative
+    is not known to it.
+    """
+    gradient = lambda: _vectors(inputs, jax.grad(program.loss)(weights, inputs.others, t))
+    nothing = lambda: jax.tree.map(jnp.zeros_like, _vectors(inputs, weights))
+    return lax.cond(t >= 0, gradient, nothing)
 
 
 def _advance(m: Moved, g: Array, schedule: tuple) -> tuple[Moved, Array]:

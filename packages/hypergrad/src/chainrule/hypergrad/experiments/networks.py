@@ -34,7 +34,7 @@ def init(key: Array, widths: Sequence[int], log_scales: LogScales) -> Layers:
     """
     layers = []
     for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-        layer = {}
+        layer: dict[str, Array] = {}
         array_keys = jax.random.split(jax.random.fold_in(key, number))
         for name, shape, array_key in zip("wb", [(inputs, outputs), (outputs,)], array_keys, strict=True):
             scale = jnp.exp(log_scales[number][name])

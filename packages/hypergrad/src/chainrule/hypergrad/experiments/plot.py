@@ -15,12 +15,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from chainrule.hypergrad.experiments.whole_files import write_columns, write_rows, write_whole
 
@@ -28,7 +30,7 @@ STYLE = {
     "figure.dpi": 150,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=["#1f5fa8", "0.35"], linestyle=["-", "--"]),
+    "axes.prop_cycle": cycler(color=["#1f5fa8", "0.35"], linestyle=["-", "--"]),
     "legend.frameon": False,
     "font.size": 10,
 }
@@ -218,7 +220,7 @@ def plot_sharing(
         return [_save(figure, path), table]
 
 
-def _panels(rows: int, columns: int, *, width: float = INCH, **shared: str) -> tuple[Figure, np.ndarray]:
+def _panels(rows: int, columns: int, *, width: float = INCH, **shared: Any) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width * columns + 0.6, 2.3 * rows + 0.7), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=True, **shared)
 

@@ -150,7 +150,7 @@ def trained(
         batch_size=settings.batch_size,
         key=training_key,
         steps=settings.steps,
-        method="checkpoint",  # compiled for the CPU, blurs round differently backwards: reversals do not hold
+        precision="single",
     ).params
 
 

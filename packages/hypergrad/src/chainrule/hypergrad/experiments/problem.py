@@ -109,8 +109,18 @@ def _judge(layers, data):
 @partial(jax.jit, static_argnames=("widths", "batch_size", "steps"))
 def _train_and_judge(key, data, log_scales, learning_rate, momentum, *, widths, batch_size, steps):
     init_key, train_key = jax.random.split(key)
-    settings = dict(data=data.train, batch_size=batch_size, key=train_key, steps=steps, method="naive")
-    trained = train(loss, init(init_key, widths, log_scales), None, learning_rate, momentum, **settings)
+    trained = train(
+        loss,
+        init(init_key, widths, log_scales),
+        None,
+        learning_rate,
+        momentum,
+        data=data.train,
+        batch_size=batch_size,
+        key=train_key,
+        steps=steps,
+        method="naive",
+    )
     return _judge(trained.params, data)
 
 
