@@ -166,7 +166,7 @@ def test_reversal_under_another_vmap_is_exact_or_noticed(problem, model):
 
 @precisions
 def test_a_gradient_rounds_alike_in_both_directions_whatever_stands_around_it(precision):
-    """Blurs depend on no weights: a compiler computes them before the loop, next to other things each time."""
+    """Blurs depend on no weights: a compiler takes them out of the loop, next to other things each time."""
     x = jax.random.normal(KEY, (40, 64))
     y = jax.nn.one_hot(jax.random.randint(KEY, (40,), 0, 10), 10)
     places = jnp.arange(8.0)
