@@ -115,6 +115,21 @@ def test_a_target_learns_from_the_rows_where_it_was_measured(alcohols):
         train(model, table, lengths, np.arange(50))
 
 
+@pytest.mark.parametrize("task", ["regression", "mean_variance"])
+@pytest.mark.parametrize("columns, members", [(None, 1), (2, 1), (None, 3), (2, 3)])
+def test_a_trained_model_goes_on_from_its_own_answers(task, columns, members):
+    """Whatever the new targets: their scale changes what a step does, not where the first one starts."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4)).astype(np.float32)
+    y = np.stack([3 * x[:, 0], 50 + x[:, 1]], axis=1)[:, slice(columns) if columns else 0]
+    heads = [Head(4, hidden=5, targets=columns, task=task, rngs=nnx.Rngs(k)) for k in range(members)]
+    first = train(Ensemble(heads) if members > 1 else heads[0], x, y, np.arange(60), (), SHORT).model
+    still = TrainConfig(steps=1, learning_rate=1e-12)
+    again = train(first, x, 1000 + y / 100, np.arange(60), (), still, warm_start=True)
+    # The two scales are 1000 / 0.01 apart, which float32 leaves of 1e-7.
+    np.testing.assert_allclose(predict(again.model, x), predict(first, x), atol=2e-3)
+
+
 def test_classes_are_told_apart(alcohols):
     table, _, classes = alcohols
     model = PropertyModel(width=16, length=16, hidden=16, task="classification", rngs=nnx.Rngs(0))

@@ -75,8 +75,9 @@ def fit(
         model, training: the architecture and the way it is trained, whose seed is also that of the first
             weights.
         members: models in the ensemble; 1: none.
-        start_from: a trained model to begin with. All its weights, if it predicts as many targets in the
-            same way; else its fingerprint, below a new head. `model` and `members` are then its own.
+        start_from: a trained model to begin with. With all its weights and what it answers, if it predicts
+            as many targets in the same way; else with its fingerprint, below a new head. `model` and
+            `members` are then its own.
         run_dir, resume, log: see `train`.
 
     Raises:
@@ -96,6 +97,7 @@ def fit(
         split.train,
         split.validation,
         training,
+        warm_start=first is start_from,
         run_dir=run_dir,
         resume=resume,
         log=log,

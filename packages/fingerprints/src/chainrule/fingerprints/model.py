@@ -3,7 +3,8 @@
 One can
 - put a head on any given features (`Head`), or on a neural fingerprint (`PropertyModel`),
 - train several models as one and ask them together (`Ensemble`),
-- read and set the units a model answers in (`Scale`).
+- read and set the units a model answers in (`Scale`), and change them without changing the answers
+  (`rescale`).
 
 A network itself works on targets of mean 0 and standard deviation 1 (`raw`); a call answers in the
 units of the targets it was fitted to.
@@ -225,6 +226,25 @@ def set_scale(model: nnx.Module, scale: Scale) -> None:
         if isinstance(part, Head):
             for variable, value in zip((part.mean, part.std, part.widening), scale, strict=True):
                 variable[...] = jnp.broadcast_to(jnp.asarray(value, jnp.float32), variable.shape)
+
+
+def rescale(model: Known, scale: Scale) -> None:
+    """Give a model another scale but leave it its answers: the change goes into the last layer.
+
+    The variance that a head for mean and variance expects is not linear in its weights; it stays what it
+    was in units of the scale.
+    """
+    old = scale_of(model)
+    set_scale(model, scale)
+    new = scale_of(model)
+    head, _ = _head(model)
+    shape = (*new.mean.shape, OUTPUTS[head.task])
+    factor, shift = np.ones(shape), np.zeros(shape)
+    factor[..., 0], shift[..., 0] = old.std / new.std, (old.mean - new.mean) / new.std
+    for weights, added in ((head.output.kernel, np.zeros(shape)), (head.output.bias, shift)):
+        values = np.asarray(weights[...], np.float64)
+        own = values.reshape(-1, factor.size) * factor.reshape(1, -1) + added.reshape(1, -1)
+        weights[...] = jnp.asarray(own.reshape(values.shape), weights[...].dtype)
 
 
 def _head(model: Known) -> tuple[Head, int | tuple[()]]:

@@ -43,7 +43,7 @@ from chainrule.fingerprints.data_parallel import (
     replicate,
     shares,
 )
-from chainrule.fingerprints.model import Scale, is_known, scale_of, set_scale
+from chainrule.fingerprints.model import Scale, is_known, rescale, scale_of, set_scale
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.objective import ERRORS, error, loss
 from chainrule.fingerprints.prediction import Inputs, apply, forward
@@ -77,6 +77,7 @@ def train(
     validation_rows: Sequence[int] | np.ndarray = (),
     config: TrainConfig | None = None,
     *,
+    warm_start: bool = False,
     run_dir: str | Path | None = None,
     resume: bool = True,
     log: Callable[[Metrics], None] | None = None,
@@ -94,12 +95,15 @@ def train(
         model: maps a `MoleculeBatch` (or rows of features, if `inputs` is an array) to one number per
             row, in the units of the targets. It is not changed, and a call must not change it: BatchNorm
             and Dropout are refused unless switched off by `model.eval()`. One of this package's own
-            takes mean and standard deviation of the training targets.
+            takes mean and standard deviation of the training targets; see `warm_start`.
         inputs: a table of molecules, or an array of features.
         targets: one number per row of `inputs`, or a column for each target of the model; only the named
             rows are looked at. NaN where a target was not measured, as long as another of the row was.
         train_rows, validation_rows: row numbers. Without validation rows the last weights are kept.
         config: see `TrainConfig`.
+        warm_start: go on from what the model answers now, whatever targets it learned that from: mean and
+            standard deviation are folded into its last layer (`rescale`). Otherwise one of this package's
+            own, though it keeps its weights, answers something else once it takes those of the targets.
         run_dir: a folder for `config.json`, `metrics.jsonl` and checkpoints.
         resume: go on from the checkpoint in `run_dir`, if there is one; else start anew.
         log: called with the metrics after every evaluation.
@@ -132,7 +136,7 @@ def train(
     _check_rows(inputs, targets, train_rows, validation_rows)
     model = nnx.clone(model)
     if is_known(model) and task != "classification":
-        set_scale(model, _scale(targets[train_rows]))
+        (rescale if warm_start else set_scale)(model, _scale(targets[train_rows]))
     mean, std, _ = scale_of(model)
     graphdef, params, frozen = nnx.split(model, nnx.Param, ...)
     scaled = (targets - mean) / std
