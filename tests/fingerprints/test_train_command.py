@@ -131,7 +131,7 @@ def test_a_folder_that_is_damaged_or_of_another_version_is_refused(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         load_model(folder)
     with pytest.raises(ValueError, match="2 names"):
-        save_model(tmp_path / "n", model, targets=["y", "z"])
+        save_model(tmp_path / "m", model, targets=["y", "z"])
 
 
 def test_metrics_are_what_scikit_learn_says():
@@ -149,3 +149,21 @@ def test_metrics_are_what_scikit_learn_says():
     first, second = assess("regression", Prediction(mean, np.full_like(mean, 0.5)), t)
     assert first["r2"] == pytest.approx(metrics.r2_score(t[:, 0], p)) and second["rows"] == 150
     assert first["coverage"] == np.mean(np.abs(t[:, 0] - p) < 1.6448536 * 0.5)
+
+
+def test_without_rows_to_test_or_to_predict_there_are_tables_without_rows(chains, tmp_path):
+    out = tmp_path / "model"
+    assert run("train", chains, "-t", "atoms", "-o", out, "--test", "0", *SMALL) == 0
+    assert (out / "test-predictions.csv").read_text().split() == ["smiles,atoms,predicted_atoms"]
+    (tmp_path / "none.csv").write_text("smiles\n")
+    assert run("predict", tmp_path / "none.csv", "-m", out, "-o", tmp_path / "p.csv") == 0
+    assert rows_of(tmp_path / "p.csv") == []
+
+
+def test_predictions_of_large_numbers_keep_their_digits(tmp_path):
+    rows = [f"{'C' * n},{1e8 + n}" for n in range(1, 31)]
+    (tmp_path / "large.csv").write_text("\n".join(["smiles,y", *rows]))
+    assert run("train", tmp_path / "large.csv", "-t", "y", "-o", tmp_path / "m", *SMALL) == 0
+    assert run("predict", tmp_path / "large.csv", "-m", tmp_path / "m", "-o", tmp_path / "p.csv") == 0
+    predicted = {float(row["predicted_y"]) for row in rows_of(tmp_path / "p.csv")}
+    assert len(predicted) > 20 and all(1e8 - 50 < y < 1e8 + 100 for y in predicted)

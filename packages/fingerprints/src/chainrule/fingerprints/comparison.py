@@ -70,7 +70,7 @@ def compare(
     """Every method on every split, one outcome after the other as they are done.
 
     Args:
-        methods: of `DEMO_METHODS` and `TABLE_METHODS`.
+        methods: of `DEMO_METHODS` and `TALK_METHODS`.
         refit: fit the chosen model again on training and validation rows before the test. If its settings
             have no patience, all their steps are done, and nothing has to be fitted before.
         seed: of the first split's weights and batch order; the k-th split takes `seed + k`.
@@ -81,7 +81,8 @@ def compare(
         done: methods and numbers of splits to be left out.
         processes: how many work at a time, each on a neural method and a split, or on all other methods and
             a split, which share their features; outcomes then come without their models, those of a split in
-            the order of their cost. They are the same, up to rounding.
+            the order of their cost. They round otherwise with another number of threads, which can decide
+            where early stopping stops: errors then differ by a few hundredths.
         run_dir, resume: where every neural training keeps its run, see `train`.
 
     Raises:

@@ -241,7 +241,8 @@ def rescale(model: Known, scale: Scale) -> None:
     shape = (*new.mean.shape, OUTPUTS[head.task])
     factor, shift = np.ones(shape), np.zeros(shape)
     factor[..., 0], shift[..., 0] = old.std / new.std, (old.mean - new.mean) / new.std
-    for weights, added in ((head.output.kernel, np.zeros(shape)), (head.output.bias, shift)):
+    last: Any = head.output  # nnx types a bias as one that may be missing
+    for weights, added in ((last.kernel, np.zeros(shape)), (last.bias, shift)):
         values = np.asarray(weights[...], np.float64)
         own = values.reshape(-1, factor.size) * factor.reshape(1, -1) + added.reshape(1, -1)
         weights[...] = jnp.asarray(own.reshape(values.shape), weights[...].dtype)

@@ -38,16 +38,17 @@ def write_predictions(
         out, format: see `output`.
     """
     names = list(_names(saved))
+    columns = len(saved.targets)
 
     def compute(molecules: Molecules) -> Float[np.ndarray, "rows numbers"]:
         if knows_spread(saved.model):
             mean, std = predict_distribution(saved.model, molecules)
-            both = [a.reshape(len(molecules), -1) for a in (mean, std)]
-            return np.stack(both, axis=2).reshape(len(molecules), -1)
-        return predict(saved.model, molecules).reshape(len(molecules), -1)
+            both = [a.reshape(len(molecules), columns) for a in (mean, std)]
+            return np.stack(both, axis=2).reshape(len(molecules), 2 * columns)
+        return predict(saved.model, molecules).reshape(len(molecules), columns)
 
     def results(found: Answers) -> dict[str, np.ndarray]:
-        return dict(zip(names, found.values.T.astype(np.float32), strict=True))
+        return dict(zip(names, found.values.T, strict=True))
 
     settings = {"targets": saved.targets}
     return write_answers(

@@ -131,7 +131,7 @@ def _save_tested(
     for k, name in enumerate(options.targets):
         columns[name] = targets[split.test, k]
         for title, values in zip((f"predicted_{name}", f"predicted_{name}_std"), answers, strict=False):
-            columns[title] = values.reshape(len(table), -1)[:, k]
+            columns[title] = values.reshape(len(table), len(options.targets))[:, k]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -1,9 +1,11 @@
 """The training loss as a function of arrays only: weights, all else, and the number of the step.
 
-    traced(loss, params, hyper, data, key, batch_size)      -> TracedLoss(value, others)
+    traced(loss, params, hyper, data, key, batch_size)      -> TracedLoss(draw, at, others)
 
 A derivative must know all that the loss depends on. What a user's function closes over, hyperparameters of
-an outer derivative among it, is found by tracing it once, and joins the arguments.
+an outer derivative among it, is found by tracing it once, and joins the arguments. What is random in a step
+is drawn apart: these are integers, the same wherever they are computed, and whoever asks twice for the loss
+of a step draws once.
 """
 
 import dataclasses
@@ -18,8 +20,12 @@ from jaxtyping import Array, Int32, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class TracedLoss:
-    value: Callable[[list[Array], list[Array], Int32[Array, ""]], Array]  # of weights, others, step
+    draw: Callable[[list[Array], Int32[Array, ""]], Any]  # others, step -> rows of the batch, a key
+    at: Callable[[list[Array], list[Array], Any, Int32[Array, ""]], Array]  # weights, others, drawn, step
     others: list[Array]  # leaves of hyper, of data, the key, and what was closed over
+
+    def value(self, weights: list[Array], others: list[Array], t: Int32[Array, ""]) -> Array:
+        return self.at(weights, others, self.draw(others, t), t)
 
 
 def traced(
@@ -31,31 +37,38 @@ def traced(
     arrays = None if callable(data) else jax.tree.map(jnp.asarray, data)
     _check_batches(data, arrays, key, batch_size)
 
-    def at_step(params, others, t):
-        hyper, arrays, key = others
-        batch, loss_key = arrays, None
-        if callable(data):
-            batch = data(t)
-        if key is not None:
-            batch_key, loss_key = jax.random.split(jax.random.fold_in(key, t))
-            if batch_size is not None:
-                rows = jax.random.randint(batch_key, (batch_size,), 0, len(jax.tree.leaves(arrays)[0]))
-                batch = jax.tree.map(lambda x: x[rows], arrays)
+    def draw(others, t):
+        _, arrays, key = jax.tree.unflatten(structure, others[: structure.num_leaves])
+        if key is None:
+            return None, None
+        batch_key, loss_key = jax.random.split(jax.random.fold_in(key, t))
+        if batch_size is None:
+            return None, loss_key
+        return jax.random.randint(batch_key, (batch_size,), 0, len(jax.tree.leaves(arrays)[0])), loss_key
+
+    def at_step(params, others, drawn, t):
+        hyper, arrays, _ = others
+        rows, loss_key = drawn
+        batch = data(t) if callable(data) else arrays
+        if rows is not None:
+            batch = jax.tree.map(lambda x: x[rows], arrays)
         return loss(params, hyper, batch, loss_key)
 
     others = jax.tree.map(jnp.asarray, hyper), arrays, key
-    jaxpr, shape = jax.make_jaxpr(at_step, return_shape=True)(params, others, jnp.int32(0))
+    explicit, structure = jax.tree.flatten(others)
+    drawn = jax.eval_shape(draw, explicit, jnp.int32(0))
+    jaxpr, shape = jax.make_jaxpr(at_step, return_shape=True)(params, others, drawn, jnp.int32(0))
     real = lambda x: x.shape == () and jnp.issubdtype(x.dtype, jnp.floating)
     if jax.tree.structure(shape) != jax.tree.structure(0) or not real(shape):
         raise TypeError(f"train: loss(params, hyper, batch, key) must return one real number, got {shape}")
-    explicit = jax.tree.leaves(others)
 
-    def value(weights, all_others, t):
-        closed = jax.extend.core.ClosedJaxpr(jaxpr.jaxpr, all_others[len(explicit) :])
-        (number,) = jax.extend.core.jaxpr_as_fun(closed)(*weights, *all_others[: len(explicit)], t)
+    def at(weights, all_others, drawn, t):
+        known, closed_over = all_others[: structure.num_leaves], all_others[structure.num_leaves :]
+        closed = jax.extend.core.ClosedJaxpr(jaxpr.jaxpr, closed_over)
+        (number,) = jax.extend.core.jaxpr_as_fun(closed)(*weights, *known, *jax.tree.leaves(drawn), t)
         return number
 
-    return TracedLoss(value, [*explicit, *map(jnp.asarray, jaxpr.consts)])
+    return TracedLoss(draw, at, [*explicit, *map(jnp.asarray, jaxpr.consts)])
 
 
 def _check_batches(data, arrays, key, batch_size):

@@ -49,7 +49,8 @@ from chainrule.hypergrad.exact import Fixed
 class Program:
     """What of a training run is no array."""
 
-    loss: Callable[[list[Array], list[Array], Int32[Array, ""]], Array]  # of weights, others, and the step
+    draw: Callable[[list[Array], Int32[Array, ""]], Any]  # as in TracedLoss
+    at: Callable[[list[Array], list[Array], Any, Int32[Array, ""]], Array]  # likewise
     fixed: type[Fixed]
     steps: int
 
@@ -116,7 +117,8 @@ def forward(program: Program, inputs: Inputs) -> Final:
     def step(carry, at):
         moved, overflow = carry
         t, schedules = at
-        g = _gradient(program, inputs, floats(inputs, [m.x for m in moved]), t)
+        drawn = program.draw(inputs.others, t)
+        g = _gradient(program, inputs, floats(inputs, [m.x for m in moved]), drawn, t)
         pairs = [_advance(*args) for args in zip(moved, g, schedules, strict=True)]
         return _unzip(pairs, overflow), None
 
@@ -144,10 +146,10 @@ def backward(
 
     chosen = [inputs.others[place] for place in wanted]
 
-    def gradients(weights, t):
+    def gradients(weights, drawn, t):
         def loss(weights, chosen):
             others = dict(enumerate(inputs.others)) | dict(zip(wanted, chosen, strict=True))
-            return program.loss(weights, [*others.values()], t)
+            return program.at(weights, [*others.values()], drawn, t)
 
         return jax.grad(loss, argnums=(0, 1))(weights, chosen)
 
@@ -160,7 +162,8 @@ def backward(
             for m, v, (rate, *_) in zip(moved, after, schedules, strict=True)
         ]
         weights = floats(inputs, [m.x for m in moved])
-        g = _gradient(program, inputs, weights, t)
+        drawn = program.draw(inputs.others, t)
+        g = _gradient(program, inputs, weights, drawn, t)
         moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
         if adjoints is None:
             return (moved, None), None
@@ -169,7 +172,7 @@ def backward(
         by_x, by_v = adjoints.params, adjoints.velocities
         by_v = [dv + a * dx for dv, a, dx in zip(by_v, rates, by_x, strict=True)]
         along = _shaped(inputs, [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)])
-        _, (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, t), (weights,), (along,))
+        _, (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, drawn, t), (weights,), (along,))
         before = _values(inputs, [m.v for m in moved])
         by_rates = [jnp.vdot(dx, v) for dx, v in zip(by_x, after, strict=True)]
         by_momenta = [jnp.vdot(dv, v + g) for dv, v, g in zip(by_v, before, g, strict=True)]
@@ -208,14 +211,16 @@ def _start(program: Program, x: Array, plan: SpillPlan) -> tuple[Moved, Array]:
     return Moved(fixed, v, lost, tape, jax.tree.map(lambda limb: rows(plan.erased_rows, limb), v)), left
 
 
-def _gradient(program: Program, inputs: Inputs, weights: list[Array], t: Int32[Array, ""]) -> list[Array]:
+def _gradient(
+    program: Program, inputs: Inputs, weights: list[Array], drawn: Any, t: Int32[Array, ""]
+) -> list[Array]:
     """The gradient as vectors, rounded alike wherever it stands.
 
     A compiler rounds a formula one way or the other, by what else is computed nearby: products with it, or
     what it can take out of a loop. It does not look into a branch from outside; that t is never negative
     is not known to it.
     """
-    gradient = lambda: _vectors(inputs, jax.grad(program.loss)(weights, inputs.others, t))
+    gradient = lambda: _vectors(inputs, jax.grad(program.at)(weights, inputs.others, drawn, t))
     nothing = lambda: jax.tree.map(jnp.zeros_like, _vectors(inputs, weights))
     return lax.cond(t >= 0, gradient, nothing)
 
