@@ -131,7 +131,7 @@ def test_a_folder_that_is_damaged_or_of_another_version_is_refused(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         load_model(folder)
     with pytest.raises(ValueError, match="2 names"):
-        save_model(tmp_path / "m", model, targets=["y", "z"])
+        save_model(tmp_path / "n", model, targets=["y", "z"])
 
 
 def test_metrics_are_what_scikit_learn_says():
