@@ -35,7 +35,7 @@ def make(**settings):
     return model
 
 
-@pytest.fixture(scope="module", params=["talk", "original"])
+@pytest.fixture(scope="module", params=["talk", "original", "messages"])
 def linear(request):
     return make(variant=request.param, hidden=0)
 
