@@ -177,6 +177,14 @@ for name in ["core", *PACKAGES]:
     bench_of(name, [name] if name in PACKAGES else [])
 
 
+@nox.session(name="validate-fingerprints", python=MAIN)
+def validate_fingerprints(session):
+    """Every molecule of the talk's data, in $CHAINRULE_DATA, and of RDKit's own, against RDKit."""
+    develop(session, ["fingerprints"], "tests-fingerprints")
+    env = CACHE | compiled_in_haste(session, "fingerprints")
+    session.run("pytest", "-n", "auto", "tests/fingerprints/validate_rdkit.py", *session.posargs, env=env)
+
+
 @nox.session(python=MAIN)
 def ray(session):
     """Molecules on a cluster: the tests of the extra `ray`, on a local one."""
