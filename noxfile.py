@@ -7,6 +7,7 @@
 
     python3 noxfile.py -s demo                       the main job: train on molecules, print the comparison
     python3 noxfile.py                               every test of every package, in its own environment
+    CI=true python3 noxfile.py                       the same on the newest Python, too
     python3 noxfile.py -s tests-core -- -k reverse   one package's tests; what follows -- goes to pytest
     python3 noxfile.py --list                        the rest
 
@@ -73,8 +74,11 @@ MAIN = OLDEST if runs(OLDEST) else NEWEST
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 PACKAGES = sorted(file.parent.name for file in HERE.glob("packages/*/pyproject.toml"))
 
-nox.options.sessions = ["lint", "types", "tests-workspace", "tests-core"]
-nox.options.sessions += [*(f"tests-{name}" for name in PACKAGES), "examples", "install"]
+# All tests run with the oldest JAX; on the newest those that `install` runs with each wheel, under CI all.
+nox.options.sessions = ["lint", "types", "tests-workspace"]
+for version in dict.fromkeys([MAIN, NEWEST] if os.environ.get("CI") else [MAIN]):
+    nox.options.sessions += [f"tests-{name}-{version}" for name in ("core", *PACKAGES)]
+nox.options.sessions += ["examples", "install"]
 
 # Benchmarks give every peer the same number of threads, under whatever name it asks for it.
 THREADS = os.environ.get("OMP_NUM_THREADS", "2")
@@ -192,9 +196,9 @@ def examples(session):
     session.run("pytest", "tests/examples", *session.posargs, env=CACHE)
 
 
-@nox.session(python=MAIN)
+@nox.session(python=NEWEST if runs(NEWEST) else MAIN)
 def install(session):
-    """Every way in: one git URL by pip and by uv, and each wheel alone, with the package's tests."""
+    """Every way in: one git URL by pip and by uv, and each wheel alone, with the package's quick tests."""
     session.install(*group("tests"), *group("install"))
     session.run("pytest", "tests/install", *session.posargs, env=CACHE)
 
