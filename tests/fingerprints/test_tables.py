@@ -352,6 +352,8 @@ def test_results_that_cannot_be_written_are_refused(tmp_path):
         write("a.xls", CELLS)
     with pytest.raises(ValueError, match=r"--on-invalid drop, or write \.npz"):
         write_results(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"\.npy holds one array and here are n, fp: write \.npz"):
+        write_results(tmp_path / "a.npy", RESULTS[1:])
     with pytest.raises(ValueError, match="'settings' cannot be written"):
         write(tmp_path / "a.npz", {"settings": ["x"]})
     with pytest.raises(ValueError, match="a column 'fp1', as the results have"):

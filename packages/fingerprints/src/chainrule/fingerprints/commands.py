@@ -7,6 +7,7 @@ command runs.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,22 +16,32 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from chainrule.fingerprints.configs import Kind
+
 if TYPE_CHECKING:
     from chainrule.fingerprints.answers import Tally
     from chainrule.fingerprints.tables import Table
 
 
-Kind = Literal["morgan", "circular"]
+Column = Annotated[Optional[str], arg(metavar="COLUMN", help_behavior_hint="")]
+TableFormat = Annotated[
+    Optional[Literal["csv", "tsv", "smi", "sdf", "parquet"]],
+    arg(metavar="{csv,tsv,smi,sdf,parquet}", help_behavior_hint=""),
+]
+ResultFormat = Annotated[
+    Optional[Literal["csv", "tsv", "parquet", "npz", "npy"]],
+    arg(metavar="{csv,tsv,parquet,npz,npy}", help_behavior_hint=""),
+]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table of molecules is read."""
+    """How a table of molecules is read; of two tables, the first."""
 
-    smiles_column: Optional[str] = None
+    smiles_column: Column = None
     """Column with the SMILES; default: the one named smiles, canonical_smiles, structure or the like. Of an
     SD file, a property to be read instead of the structures."""
-    format: Optional[Literal["csv", "tsv", "smi", "sdf", "parquet"]] = None
+    format: TableFormat = None
     """Of the table; default: by its suffix (.csv, .tsv, .smi, .sdf, .parquet, then perhaps .gz), and CSV for
     '-', which is stdin."""
     encoding: str = "utf-8-sig"
@@ -50,7 +61,7 @@ class Writing:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("-")
     """A file that ends in .csv, .tsv, .parquet, .npz or .npy, then perhaps .gz; '-' is stdout. It is written
     whole or not at all."""
-    output_format: Optional[Literal["csv", "tsv", "parquet", "npz", "npy"]] = None
+    output_format: ResultFormat = None
     """Default: by the suffix, and CSV for '-'."""
     on_invalid: Literal["keep", "drop", "fail"] = "keep"
     """A row that is no molecule is kept, its results empty, with a reason in the last column; or dropped; or
@@ -78,11 +89,13 @@ class Writing:
 class CircularOptions:
     """Which circular fingerprint."""
 
-    kind: Annotated[Optional[Kind], arg(help_behavior_hint="(default: morgan)")] = None
+    kind: Annotated[
+        Optional[Kind], arg(metavar="{morgan,circular}", help_behavior_hint="(default: morgan)")
+    ] = None
     """morgan: ECFP, bit for bit RDKit's. circular: Algorithm 1 of the talk."""
-    radius: Annotated[Optional[int], arg(help_behavior_hint="(default: 2)")] = None
+    radius: Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: 2)")] = None
     """The largest environments, in bonds around an atom."""
-    length: Annotated[Optional[int], arg(help_behavior_hint="(default: 2048)")] = None
+    length: Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: 2048)")] = None
     """Entries of the fingerprint."""
 
     def given(self) -> dict[str, Any]:
@@ -122,18 +135,40 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class LibraryReading:
+    """How LIBRARY is read if it is a table; the options without `library` are of QUERIES."""
+
+    library_smiles_column: Column = None
+    """Column with the SMILES; default: by its name, as for QUERIES."""
+    library_format: TableFormat = None
+    """Default: by its suffix."""
+    library_encoding: str = "utf-8-sig"
+    """Of its text."""
+
+    def chunks(self, path: Path) -> Iterator[Table]:
+        reading = Reading(self.library_smiles_column, self.library_format, self.library_encoding)
+        try:
+            yield from reading.chunks(path)
+        except ValueError as error:  # which names the options for a table that is alone
+            raise ValueError(
+                re.sub(r"--(?=smiles-column|format|encoding)", "--library-", str(error))
+            ) from None
+
+
+@dataclass(frozen=True)
 class Similarity:
-    """For every molecule of a table the most similar ones of a library, by Tanimoto's similarity."""
+    """Write, for every molecule of a table, the most similar ones of a library, with their similarity."""
 
     queries: Annotated[Positional[Path], arg(metavar="QUERIES")]
-    """A table of molecules; '-' is stdin."""
+    """A table of molecules to find neighbours for; '-' is stdin."""
     library: Annotated[Positional[Path], arg(metavar="LIBRARY")]
-    """A table of molecules; or, which saves much time, the .npz that `fingerprint` made of one."""
+    """A table of molecules to search among; or the .npz that `fingerprint` made of one, which saves much
+    time and says by itself which fingerprint it has."""
     n: Annotated[int, arg(aliases=["-n"])] = 10
-    """How many for each."""
+    """Neighbours for each molecule of QUERIES, the most similar first: a line for each, with its row in
+    LIBRARY and Tanimoto's similarity of their circular fingerprints, from 0 to 1."""
     reading: OmitArgPrefixes[Reading] = Reading()
-    library_smiles_column: Optional[str] = None
-    """As --smiles-column, which is of QUERIES."""
+    library_reading: OmitArgPrefixes[LibraryReading] = LibraryReading()
     writing: OmitArgPrefixes[Writing] = Writing()
     circular: OmitArgPrefixes[CircularOptions] = CircularOptions()
 
@@ -153,9 +188,15 @@ class Similarity:
         from chainrule.fingerprints.searching import library_of, load_library
 
         on_invalid, given = self.writing.on_invalid, self.circular.given()
-        if self.library.suffix.lower() != ".npz":
-            chunks = Reading(smiles_column=self.library_smiles_column).chunks(self.library)
+        suffix = Path(self.library.name.lower().removesuffix(".gz")).suffix
+        if suffix == ".npy":
+            raise ValueError(f"{self.library} has no SMILES; write the library as .npz, by `fingerprint`")
+        if suffix != ".npz":
+            chunks = self.library_reading.chunks(self.library)
             return library_of(chunks, Circular(**given), on_invalid=on_invalid)
+        for name, value in vars(self.library_reading).items():
+            if value != getattr(LibraryReading, name):
+                raise ValueError(f"{_option(name)} {value}: {self.library} has its own; leave it out")
         library = load_library(self.library, on_invalid=on_invalid)
         for name, value in given.items():
             made_with = getattr(library.rule, name)
@@ -215,6 +256,10 @@ class RandomWeights:
         from chainrule.fingerprints.random_weights import run
 
         run(**vars(self))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def names(text: str) -> tuple[str, ...]:

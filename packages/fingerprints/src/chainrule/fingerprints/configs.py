@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Variant = Literal["talk", "original", "messages"]
+Kind = Literal["morgan", "circular"]  # of circular fingerprints, the latter being Algorithm 1 of the talk
 Task = Literal["regression", "mean_variance", "classification"]
 
 

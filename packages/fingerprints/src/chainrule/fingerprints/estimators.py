@@ -24,8 +24,7 @@ from jaxtyping import Array, Bool, Float
 
 from chainrule.fingerprints.batches import MoleculeBatch
 from chainrule.fingerprints.circular import Rule, circular_fingerprints
-from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, ModelConfig, TrainConfig
-from chainrule.fingerprints.fingerprinting import Kind
+from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, Kind, ModelConfig, TrainConfig
 from chainrule.fingerprints.fitting import Fitted, fit
 from chainrule.fingerprints.model import PropertyModel
 from chainrule.fingerprints.molecules import Molecules, featurize
