@@ -254,6 +254,20 @@ def test_errors_are_one_line_and_nothing_is_written(folder, capfd, arguments, me
     assert sorted(os.listdir(folder)) == before
 
 
+def test_a_tilde_that_no_shell_has_seen_is_the_home(folder, monkeypatch, capfd):
+    """As in --out=~/x, which a shell leaves as it is."""
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    (folder / "home").mkdir()
+    (folder / "in.csv").rename(folder / "home" / "in.csv")
+    assert run("fingerprint", "~/in.csv", "--length", 8, "--out=~/new/out.csv") == 0
+    assert os.listdir(folder) == ["home"] and (folder / "home" / "new" / "out.csv").is_file()
+    assert run("fingerprint", "~/in.csv", "--model=~/none") == 1
+    assert run("fingerprint", "~nobody-here/in.csv") == 1
+    first, second = capfd.readouterr().err.splitlines()[-2:]
+    assert f"{folder}/home/none holds no model" in first
+    assert second.startswith("error: ~nobody-here/in.csv: nobody's home has that name; write")
+
+
 def test_whoever_has_read_enough_may_go(folder):
     (folder / "in.csv").write_text("smiles\n" + "CCO\n" * 9)
     reader, writer = os.pipe()

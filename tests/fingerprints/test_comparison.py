@@ -223,6 +223,15 @@ def test_the_settings_that_a_table_writes_give_the_same_table_without_choosing(s
     assert (out / "table.csv").read_text() == (out.parent / "again" / "table.csv").read_text()
 
 
+def test_a_table_whose_process_dies_says_so_in_one_line(small_table, capsys, monkeypatch):
+    def compare(*args, **kwargs):
+        raise RuntimeError("one of processes=2 died")
+
+    monkeypatch.setattr("chainrule.fingerprints.talk_table.compare", compare)
+    assert small_table[0]() == 1
+    assert capsys.readouterr().err == "error: one of processes=2 died\n"
+
+
 @pytest.mark.parametrize("name, value", [("folds", 6), ("trials", -1), ("steps", 0)])
 def test_the_table_refuses_bad_options_before_any_work(small_table, capsys, name, value):
     assert small_table[0](f"--{name}", value) == 1

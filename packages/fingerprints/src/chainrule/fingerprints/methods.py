@@ -88,7 +88,7 @@ class Methods:
         self.steps = steps
         self.settings = settings
         self.trials = trials
-        self.run_dir = Path(run_dir) if run_dir else None
+        self.run_dir = Path(run_dir).expanduser() if run_dir else None
         self.resume = resume
         self.counted: dict[tuple[str, int], np.ndarray] = {}
         self.best: dict[tuple[str, int], Linear] = {}

@@ -101,7 +101,7 @@ def explain_page(
             "<p>Features are left out: with a hidden layer, or several columns, a feature has no weight of "
             "its own. A model trained with hidden=0 has.</p>"
         )
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_PAGE.format(title=escape(quantity), body="\n".join(body)), encoding="utf-8")
     return path
