@@ -113,6 +113,10 @@ def test_a_target_learns_from_the_rows_where_it_was_measured(alcohols):
         train(model, table, np.where(np.arange(50)[:, None] == 3, np.nan, targets), np.arange(50))
     with pytest.raises(ValueError, match=r"targets=None"):
         train(model, table, lengths, np.arange(50))
+    targets[:, 1] = np.nan
+    targets[48, 1] = 1.0
+    with pytest.raises(ValueError, match="target column 1 has no number in a training row; leave it out"):
+        train(model, table, targets, np.flatnonzero(np.arange(48) % 3), [48])
 
 
 @pytest.mark.parametrize("task", ["regression", "mean_variance"])
@@ -145,6 +149,8 @@ def test_classes_are_told_apart(alcohols):
         rtol=1e-2,
         atol=1e-5,
     )
+    with pytest.raises(ValueError, match=r"target column 0 is 1 in every training row.*both 0 and 1"):
+        train(model, table, classes, np.arange(1, 50, 2), [0])
     with pytest.raises(ValueError, match="targets 0 and 1, not 2"):
         train(model, table, 2 * classes, rows)
     with pytest.raises(ValueError, match="probabilities"):

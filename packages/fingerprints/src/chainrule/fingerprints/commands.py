@@ -6,6 +6,7 @@ command runs.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import sys
@@ -32,6 +33,11 @@ ResultFormat = Annotated[
     Optional[Literal["csv", "tsv", "parquet", "npz", "npy"]],
     arg(metavar="{csv,tsv,parquet,npz,npy}", help_behavior_hint=""),
 ]
+
+
+def option(name: str) -> str:
+    """How a field is called on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ class Similarity:
             return library_of(chunks, Circular(**given), on_invalid=on_invalid)
         for name, value in vars(self.library_reading).items():
             if value != getattr(LibraryReading, name):
-                raise ValueError(f"{_option(name)} {value}: {self.library} has its own; leave it out")
+                raise ValueError(f"{option(name)} {value}: {self.library} has its own; leave it out")
         library = load_library(self.library, on_invalid=on_invalid)
         for name, value in given.items():
             made_with = getattr(library.rule, name)
@@ -258,13 +264,31 @@ class RandomWeights:
         run(**vars(self))
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def names(text: str, option: str) -> tuple[str, ...]:
+    """Names with commas between them; one that has a comma stands in quotes, as in CSV.
+
+    Raises:
+        ValueError: a name is empty, or there twice.
+    """
+    found = tuple(next(csv.reader([text], skipinitialspace=True), ()))
+    if not found or not all(found):
+        raise ValueError(f"{option} {text!r}: give names with commas between them")
+    for name in found:
+        if found.count(name) > 1:
+            raise ValueError(f"{option} {text!r}: {name} is named twice; name it once")
+    return found
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Names with commas between them; one that has a comma stands in quotes, as in CSV."""
-    return tuple(next(csv.reader([text], skipinitialspace=True)))
+@contextlib.contextmanager
+def in_words_of_options() -> Iterator[None]:
+    """An error of a run's folder with the options that help, which `train` knows under other names."""
+    from chainrule.fingerprints.checkpoint import AnotherRun
+
+    try:
+        yield
+    except AnotherRun as error:
+        or_replace = ", or leave out --resume to replace it" if error.replaceable else ""
+        raise ValueError(f"{error.found}; give another --out{or_replace}") from None
 
 
 COMMANDS: dict[str, Any] = {

@@ -66,9 +66,11 @@ class Head(nnx.Module):
                 has twenty of, one more is news no more.
 
         Raises:
-            ValueError: unknown task, or no targets.
+            ValueError: unknown task, no targets, or a negative size.
         """
         check_task(task)
+        if hidden < 0:
+            raise ValueError(f"hidden={hidden} must not be negative; 0 makes the head linear")
         if targets is not None and targets < 1:
             raise ValueError(f"targets={targets} must be at least 1, or None for a plain number per row")
         self.input_scale = input_scale
@@ -202,6 +204,11 @@ class Ensemble(nnx.Module):
     def _each(self, call) -> Array:
         graphdef, state = nnx.split(self.stacked)
         return jax.vmap(lambda state: call(nnx.merge(graphdef, state)))(state)
+
+
+def members_of(model: PropertyModel | Ensemble) -> list[PropertyModel]:
+    """The models of an ensemble, each by itself; of one model, that."""
+    return [model.member(k) for k in range(model.size)] if isinstance(model, Ensemble) else [model]
 
 
 Known = Head | PropertyModel | Ensemble
