@@ -86,7 +86,14 @@ def test_a_model_in_a_folder_predicts_what_it_predicted_when_it_was_made(chains,
     assert "row 60" in capsys.readouterr().err and not (tmp_path / "q.csv").exists()
 
     assert run("explain", chains, "-m", out, "-o", tmp_path / "why.html", "--max-molecules", 62) == 0
-    assert "<svg" in (tmp_path / "why.html").read_text()
+    page = (tmp_path / "why.html").read_text()
+    assert "<svg" in page and "ensemble of 2 models" in page
+    why = ["explain", chains, "-m", out, "-o", tmp_path / "why.html", "--max-molecules", 62, "--member"]
+    assert run(*why, 1) == 0
+    page = (tmp_path / "why.html").read_text()
+    assert "<h1>Why: atoms, by member 1 of 2" in page and "ensemble of 2 models" not in page
+    assert run(*why, 2) == 1
+    assert "error: member 2 is not there; the members are 0 to 1" in capsys.readouterr().err
     assert run("fingerprint", chains, "--model", out, "-o", tmp_path / "f.npz") == 0
     assert load_model(out).fingerprint(featurize(["CC", "xx"])).shape == (2, 16)
 
@@ -139,6 +146,8 @@ def test_a_started_model_says_what_is_not_said_anew(chains, tmp_path, capsys):
     said = "its fingerprint, below a new head (regression of 1 target instead of classification of 1)"
     assert said in capsys.readouterr().out
     assert load_model(tmp_path / "other").task == "regression"
+    assert run("explain", chains, "-m", start, "-o", tmp_path / "why.html", "--member", 0) == 1
+    assert capsys.readouterr().err == f"error: --member 0: {start} is one model; leave it out\n"
 
 
 @pytest.mark.parametrize("cell", ["1_5", "inf", "-Infinity", "1e999", "-nan", "x"])

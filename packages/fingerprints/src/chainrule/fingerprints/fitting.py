@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
-from chainrule.fingerprints.model import Ensemble, PropertyModel, members_of
+from chainrule.fingerprints.model import Ensemble, PropertyModel, head_of, members_of
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.objective import Prediction
 from chainrule.fingerprints.prediction import (
@@ -131,8 +131,7 @@ def _fresh(config: ModelConfig, columns: int | None, members: int, seed: int) ->
 
 def keeps_its_head(start: PropertyModel | Ensemble, columns: int | None, task: str) -> bool:
     """Whether a trained model predicts as many columns in this way; else it needs a new head."""
-    one = start.stacked if isinstance(start, Ensemble) else start
-    return (one.head.targets, one.task) == (columns, task)
+    return (head_of(start).targets, start.task) == (columns, task)
 
 
 def _warm(

@@ -187,8 +187,9 @@ class Explain:
     """Which target, if the model has several; default: the first."""
     max_molecules: int = 20
     """Molecules that are drawn, the first of the table."""
-    member: int = 0
-    """Which model of an ensemble is explained."""
+    member: Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="")] = None
+    """One model of an ensemble, counted from 0, to be explained by itself; default: all together, as they
+    predict."""
 
     def run(self) -> None:
         from chainrule.fingerprints.model import Ensemble
@@ -202,13 +203,17 @@ class Explain:
             raise ValueError(f"--target {target}: the model predicts {', '.join(saved.targets)}")
         columns = (self.name_column,) if self.name_column else ()
         table = read_table(self.input, columns=columns, **vars(self.reading))
-        model = saved.model.member(self.member) if isinstance(saved.model, Ensemble) else saved.model
+        model, by = saved.model, ""
+        if self.member is not None:
+            if not isinstance(model, Ensemble):
+                raise ValueError(f"--member {self.member}: {self.model} is one model; leave it out")
+            model, by = model.member(self.member), f", by member {self.member} of {saved.members}"
         page = explain_page(
             model,
             table.molecules(),
             self.out,
             names=table.columns[self.name_column] if self.name_column else None,
-            quantity=target,
+            quantity=f"{target}{by}",
             units=saved.units,
             target=saved.targets.index(target),
             max_molecules=self.max_molecules,

@@ -23,7 +23,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from chainrule.fingerprints.configs import ModelConfig
-from chainrule.fingerprints.model import Ensemble, PropertyModel, members_of
+from chainrule.fingerprints.model import Ensemble, PropertyModel, members_of, size_of
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 from chainrule.fingerprints.prediction import predict
 from chainrule.fingerprints.whole_files import as_json, write_whole
@@ -46,7 +46,7 @@ class SavedModel:
 
     @property
     def members(self) -> int:
-        return self.model.size if isinstance(self.model, Ensemble) else 1
+        return size_of(self.model)
 
     def predict(self, molecules: Molecules) -> Float[np.ndarray, "rows ..."]:
         """See `predict`."""

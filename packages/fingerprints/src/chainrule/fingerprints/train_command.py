@@ -22,7 +22,7 @@ from chainrule.fingerprints.commands import in_words_of_options, option
 from chainrule.fingerprints.configs import CHOSEN_MODEL, ModelConfig, TrainConfig
 from chainrule.fingerprints.fitting import Fitted, fit, keeps_its_head
 from chainrule.fingerprints.measured import read_measured
-from chainrule.fingerprints.model import Ensemble, PropertyModel, members_of
+from chainrule.fingerprints.model import Ensemble, PropertyModel, head_of, members_of
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.prediction import LEAST_ROWS, knows_spread, predict, predict_distribution
 from chainrule.fingerprints.progress import bar
@@ -105,7 +105,7 @@ def _print_start(console: Console, started: PropertyModel | Ensemble, task: str,
     if keeps_its_head(started, columns, task):
         what = "all its weights"
     else:
-        before = members_of(started)[0].head.targets or 1
+        before = head_of(started).targets or 1
         targets = "1 target" if columns is None else f"{columns} targets"
         what = (
             f"its fingerprint, below a new head ({task} of {targets} instead of {started.task} of {before})"
