@@ -159,8 +159,9 @@ class PropertyModel(nnx.Module):
 class Ensemble(nnx.Module):
     """Models of one architecture, side by side in one set of arrays: one compilation trains them all.
 
-    Each learns what it would have learned alone from the same batches. Their mean is a better
-    prediction than one of them, and how far they disagree is a measure of what they do not know.
+    At every step of a training each has the weights that it would have alone, from the same batches; the
+    step that is kept is one for all. Their mean is a better prediction than one of them, and how far they
+    disagree is a measure of what they do not know.
 
     Example:
         >>> from chainrule.fingerprints import collate, featurize

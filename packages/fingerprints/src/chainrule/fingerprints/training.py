@@ -88,7 +88,7 @@ def train(
     package's own models are trained on targets of mean 0 and standard deviation 1, so that they lose no
     digits to a large mean. What is reported is in squared units of the target; of several targets, the
     mean over all that were measured, each in units of its variance. A negative log likelihood is that
-    of the targets so scaled. An ensemble reports the mean over its members.
+    of the targets so scaled. An ensemble reports the mean over its members, and one step is best for all.
 
     Args:
         model: maps a `MoleculeBatch` (or rows of features, if `inputs` is an array) to one number per
