@@ -264,7 +264,7 @@ class RandomWeights:
         run(**vars(self))
 
 
-def names(text: str, option: str) -> tuple[str, ...]:
+def names(text: str, given_as: str) -> tuple[str, ...]:
     """Names with commas between them; one that has a comma stands in quotes, as in CSV.
 
     Raises:
@@ -272,10 +272,10 @@ def names(text: str, option: str) -> tuple[str, ...]:
     """
     found = tuple(next(csv.reader([text], skipinitialspace=True), ()))
     if not found or not all(found):
-        raise ValueError(f"{option} {text!r}: give names with commas between them")
+        raise ValueError(f"{given_as} {text!r}: give names with commas between them")
     for name in found:
         if found.count(name) > 1:
-            raise ValueError(f"{option} {text!r}: {name} is named twice; name it once")
+            raise ValueError(f"{given_as} {text!r}: {name} is named twice; name it once")
     return found
 
 

@@ -191,6 +191,9 @@ class NeuralFingerprintRegressor(RegressorMixin, _Neural):
     def predict(self, X: Column, return_std: bool = False) -> Float[np.ndarray, "rows ..."] | Prediction:
         """Predictions, or with `return_std` the pair of them and their standard deviations.
 
+        These are calibrated if there were 20 validation rows of each target (`fitted_.calibrated`); else they
+        are only how far the members disagree, or what the model itself expects.
+
         Raises:
             ValueError: the model knows no spread.
         """
