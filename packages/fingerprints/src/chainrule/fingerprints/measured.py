@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,25 +41,10 @@ def read_measured(options: Train | Tune, task: str, console: Console) -> tuple[M
     molecules = table.molecules()
     targets = np.stack([_numbers(table, name) for name in options.targets], axis=1)
     rows = _usable_rows(table, molecules, targets, options.on_invalid, console)
-    for name, column in zip(options.targets, targets[rows].T, strict=True):
-        if np.isnan(column).all():
-            raise ValueError(
-                f"column {name} has no number in any row of {table.source} that is a molecule; leave it out "
-                "of -t"
-            )
+    _check_measured(table, options.targets, targets, rows, task)
     labels = table.columns[splitting.split_column] if splitting.split_column else []
     split = splitting.of(molecules, rows, labels)
-    for name, column in zip(options.targets, targets[split.train].T, strict=True):
-        measured = column[~np.isnan(column)]
-        if not len(measured):
-            raise ValueError(
-                f"column {name} has no number in a training row; take another split, or leave it out of -t"
-            )
-        if task == "classification" and (measured == measured[0]).all():
-            raise ValueError(
-                f"column {name} is {measured[0]:g} in every training row that has it; a classification needs "
-                "both 0 and 1"
-            )
+    _check_learnable(options.targets, targets[split.train], task)
     return molecules, targets, split
 
 
@@ -94,3 +80,38 @@ def _usable_rows(
             f"{len(wrong)} of {len(table)} rows are left out; the first is {first}", highlight=False
         )
     return np.flatnonzero(molecules.valid & measured)
+
+
+def _check_measured(
+    table: Table, names: Sequence[str], targets: np.ndarray, rows: np.ndarray, task: str
+) -> None:
+    """Every column has a number in these rows, and of a classification none but 0 and 1."""
+    for name, column in zip(names, targets[rows].T, strict=True):
+        measured = ~np.isnan(column)
+        if not measured.any():
+            raise ValueError(
+                f"column {name} has no number in any row of {table.source} that is a molecule; leave it out "
+                "of -t"
+            )
+        other = rows[measured & ~np.isin(column, (0, 1))]
+        if task == "classification" and len(other):
+            raise ValueError(
+                f"row {other[0]} of {table.source} (the first is row 0) has "
+                f"{table.columns[name][other[0]]!r} in column {name}; a classification has targets 0 and 1, "
+                "numbers are for --task regression"
+            )
+
+
+def _check_learnable(names: Sequence[str], targets: np.ndarray, task: str) -> None:
+    """The training rows have a number in every column, and of a classification both."""
+    for name, column in zip(names, targets.T, strict=True):
+        measured = column[~np.isnan(column)]
+        if not len(measured):
+            raise ValueError(
+                f"column {name} has no number in a training row; take another split, or leave it out of -t"
+            )
+        if task == "classification" and (measured == measured[0]).all():
+            raise ValueError(
+                f"column {name} is {measured[0]:g} in every training row that has it; a classification needs "
+                "both 0 and 1"
+            )
