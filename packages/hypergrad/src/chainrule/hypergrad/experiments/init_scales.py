@@ -12,9 +12,11 @@ start from e^-3; that of the first layer tends to 1 / sqrt(784).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,16 @@ from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import common, fan_in, init, names
 from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_scales
-from chainrule.hypergrad.experiments.problem import UNITS, Problem, average, best, duration, loss, problem
+from chainrule.hypergrad.experiments.problem import (
+    UNITS,
+    Problem,
+    average,
+    best,
+    duration,
+    judge,
+    loss,
+    problem,
+)
 from chainrule.hypergrad.experiments.report import Report, difference, write_report
 from chainrule.hypergrad.meta import Fitted, fit
 
@@ -111,16 +122,10 @@ def learn_scales(
         "log_rate": jnp.float32(np.log(settings.first_rate)),
     }
     return fit(
-        lambda layers: task.judge(layers)[OBJECTIVE],
-        loss,
-        first,
-        optax.adam(settings.meta_rate),
-        training=lambda meta, key: {
-            "params": init(key, task.widths, meta["log_scales"]),
-            "learning_rate": jnp.exp(meta["log_rate"]),
-            "momentum": settings.momentum,
-            "data": task.data.train,
-        },
+        meta=first,
+        **_learner(settings, task.widths),
+        loss=loss,
+        data=task.data,
         key=key,
         meta_steps=settings.meta_steps,
         steps=task.steps,
@@ -130,6 +135,21 @@ def learn_scales(
         folder=folder,
         callback=lambda found, _: progress("meta-learning", found.step + 1, settings.meta_steps),
     )
+
+
+@functools.cache
+def _learner(settings: Settings, widths: tuple[int, ...]) -> dict[str, Any]:
+    """What `fit` compiles, which is the same for all seeds: only data differ."""
+    return {
+        "objective": lambda layers, data: judge(layers, data)[OBJECTIVE],
+        "optimizer": optax.adam(settings.meta_rate),
+        "training": lambda meta, key, data: {
+            "params": init(key, widths, meta["log_scales"]),
+            "learning_rate": jnp.exp(meta["log_rate"]),
+            "momentum": settings.momentum,
+            "data": data.train,
+        },
+    }
 
 
 def _usual_outcome(task, settings, method, key, unseen, tell):
