@@ -128,11 +128,10 @@ def trained(settings: Settings, meta: dict[str, Array], drawings: Drawings, key:
         nll = jnp.sum(task_nlls(mixed(meta["sharing"], latent), drawings))
         return nll + jnp.exp(meta["log_penalties"]) @ jnp.stack(penalties)
 
-    largest = max(len(x) for x in drawings)
-    widths = (drawings[0].shape[2], *settings.hidden, largest)
+    tasks, characters, _, pixels = drawings.pixels.shape
     latent = train(
         loss,
-        init(key, len(drawings), widths, meta["log_scales"]),
+        init(key, tasks, (pixels, *settings.hidden, characters), meta["log_scales"]),
         meta,
         [*jnp.exp(meta["log_rates"])],
         settings.momentum,
@@ -151,8 +150,8 @@ def correlations(sharing: np.ndarray) -> np.ndarray:
 
 
 def _outcome(settings: Settings, method: str, pool: Divided, key: Array) -> dict[str, Any]:
-    sharing = np.stack([sharing_matrix(len(pool.learn), rho) for rho in CORRELATIONS[method]])
-    fan_in = np.asarray([pool.learn[0].shape[2], *settings.hidden])
+    sharing = np.stack([sharing_matrix(len(pool.learn.pixels), rho) for rho in CORRELATIONS[method]])
+    fan_in = np.asarray([pool.learn.pixels.shape[3], *settings.hidden])
     meta = {name: np.full(3, value, np.float32) for name, value in FIRST.items()}
     meta |= {"log_scales": np.float32(-0.5 * np.log(fan_in)), "sharing": sharing}
     learned = _learned(settings, np.float32(method == LEARNED), meta, pool.learn, jax.random.fold_in(key, 0))
