@@ -1,9 +1,13 @@
 """Scales of initial weights and biases, one for each array, learned; and usual ones to compare with.
 
 One can
-- learn them, with one learning rate for all, by the derivative of the last training loss (`learn_scales`),
+- learn them by the derivative of the last training loss (`learn_scales`),
 - do so for several seeds, choose from grids the rate for 1 / sqrt(fan-in), and the rate and scale where all
-  arrays have the same, and judge all three by trainings that none of this has seen (`run`).
+  arrays have the same, and judge all by trainings that none of this has seen (`run`).
+
+Scales are learned twice: from e^-3, the same for all, and from 1 / sqrt(fan-in). The learning rate is held at
+the one that suits 1 / sqrt(fan-in) best: where it is learned too, it goes where training is nearly chaotic,
+and derivatives are noisy.
 
 Source: Maclaurin, Duvenaud and Adams 2015, section 3.1: the network and training of `schedules`, scales that
 start from e^-3; that of the first layer tends to 1 / sqrt(784).
@@ -26,7 +30,7 @@ from jaxtyping import Array
 
 from chainrule.hypergrad.experiments.console import Tell, silent
 from chainrule.hypergrad.experiments.images import Name, load
-from chainrule.hypergrad.experiments.networks import common, fan_in, init, names
+from chainrule.hypergrad.experiments.networks import LogScales, common, fan_in, init, names
 from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_scales
 from chainrule.hypergrad.experiments.problem import (
@@ -42,7 +46,8 @@ from chainrule.hypergrad.experiments.problem import (
 from chainrule.hypergrad.experiments.report import Report, difference, write_report
 from chainrule.hypergrad.meta import Fitted, fit
 
-FAN_IN, COMMON, LEARNED = "1 / sqrt(fan-in)", "best common scale", "learned"
+FAN_IN, COMMON = "1 / sqrt(fan-in)", "best common scale"
+FROM_COMMON, FROM_FAN_IN = "learned from a common scale", "learned from 1 / sqrt(fan-in)"
 OBJECTIVE = "training loss"
 
 
@@ -62,10 +67,9 @@ class Settings:
     scales: tuple[float, float, int] = (0.01, 1.0, 20)  # likewise
     rates_of_scales: int = 5  # rates that are tried with each scale, in the same range
     grid_trainings: int = 2  # of each point of a grid
-    first_rate: float = 0.37
     first_log_scale: float = -3.0
     meta_steps: int = 50
-    meta_rate: float = 0.1
+    meta_rate: float = 0.1  # of Adam, at first; it falls to zero
     unseen_trainings: int = 10
 
 
@@ -84,12 +88,12 @@ QUICK = Settings(
 
 def plan(settings: Settings) -> str:
     seeds, tried = settings.seeds, (settings.rates[2], settings.scales[2] * settings.rates_of_scales)
-    trainings = seeds * (sum(tried) * settings.grid_trainings + 3 * settings.unseen_trainings)
+    trainings = seeds * (sum(tried) * settings.grid_trainings + 4 * settings.unseen_trainings)
     return (
-        f"{seeds} times on {settings.data}: scales of initial weights are learned through "
-        f"{settings.meta_steps} trainings; {tried[0]} rates with 1 / sqrt(fan-in) are tried, and {tried[1]} "
-        "pairs of a common scale and a rate. "
-        + duration(settings, trainings, seeds * settings.meta_steps, seeds + 1)
+        f"{seeds} times on {settings.data}: scales of initial weights are learned twice, through "
+        f"{settings.meta_steps} trainings each; {tried[0]} rates with 1 / sqrt(fan-in) are tried, and "
+        f"{tried[1]} pairs of a common scale and a rate. "
+        + duration(settings, trainings, 2 * seeds * settings.meta_steps, 2)
     )
 
 
@@ -107,25 +111,34 @@ def run(settings: Settings, out: Path, *, resume: bool = False, progress: Tell =
         for method in (FAN_IN, COMMON):
             compute = partial(_usual_outcome, task, settings, method, grid_key, unseen, tell)
             outcomes.once(method, seed, compute)
-        folder = outcomes.folder(f"seed-{seed}")
-        compute = partial(_learned_outcome, task, settings, learn_key, unseen, folder, tell)
-        outcomes.once(LEARNED, seed, compute)
+        rate = outcomes.once(FAN_IN, seed, dict).measures["rate"]
+        starts = {
+            FROM_COMMON: common(task.widths, settings.first_log_scale),
+            FROM_FAN_IN: fan_in(task.widths),
+        }
+        for number, (method, first) in enumerate(starts.items()):
+            folder = outcomes.folder(f"seed-{seed}-{number}")
+            compute = partial(_learned_outcome, task, settings, first, rate, learn_key, unseen, folder, tell)
+            outcomes.once(method, seed, compute)
     return _write(out, [*outcomes], names(len(settings.hidden) + 1))
 
 
 def learn_scales(
-    task: Problem, settings: Settings, key: Array, *, folder: Path | None = None, progress: Tell = silent
+    task: Problem,
+    settings: Settings,
+    first: LogScales,
+    rate: float,
+    key: Array,
+    *,
+    folder: Path | None = None,
+    progress: Tell = silent,
 ) -> Fitted:
-    """`meta` are logarithms: "log_scales", a number for each array, and "log_rate"."""
-    first = {
-        "log_scales": common(task.widths, settings.first_log_scale),
-        "log_rate": jnp.float32(np.log(settings.first_rate)),
-    }
+    """`meta` are the logarithms, a number for each array, from the first ones on; the rate is held."""
     return fit(
-        meta=first,
+        meta=jax.tree.map(jnp.float32, first),
         **_learner(settings, task.widths),
         loss=loss,
-        data=task.data,
+        data=(task.data, jnp.float32(rate)),
         key=key,
         meta_steps=settings.meta_steps,
         steps=task.steps,
@@ -141,13 +154,13 @@ def learn_scales(
 def _learner(settings: Settings, widths: tuple[int, ...]) -> dict[str, Any]:
     """What `fit` compiles, which is the same for all seeds: only data differ."""
     return {
-        "objective": lambda layers, data: judge(layers, data)[OBJECTIVE],
-        "optimizer": optax.adam(settings.meta_rate),
+        "objective": lambda layers, data: judge(layers, data[0])[OBJECTIVE],
+        "optimizer": optax.adam(optax.cosine_decay_schedule(settings.meta_rate, settings.meta_steps)),
         "training": lambda meta, key, data: {
-            "params": init(key, widths, meta["log_scales"]),
-            "learning_rate": jnp.exp(meta["log_rate"]),
+            "params": init(key, widths, meta),
+            "learning_rate": data[1],
             "momentum": settings.momentum,
-            "data": data.train,
+            "data": data[0].train,
         },
     }
 
@@ -166,36 +179,42 @@ def _usual_outcome(task, settings, method, key, unseen, tell):
     return {"scale": chosen[0], "rate": chosen[1]} | average(partial(trained, chosen), unseen)
 
 
-def _learned_outcome(task, settings, key, unseen, folder, tell):
-    meta = learn_scales(task, settings, key, folder=folder, progress=tell).meta
-    scales, rate = meta["log_scales"], np.exp(meta["log_rate"])
-    found = average(lambda key: task.measures(key, scales, rate, settings.momentum), unseen)
-    log_ratios = jax.tree.map(lambda learned, usual: learned - usual, scales, fan_in(task.widths))
-    return {"log_ratios": np.stack(jax.tree.leaves(log_ratios)), "rate": rate} | found
+def _learned_outcome(task, settings, first, rate, key, unseen, folder, tell):
+    fitted = learn_scales(task, settings, first, rate, key, folder=folder, progress=tell)
+    found = average(lambda key: task.measures(key, fitted.meta, rate, settings.momentum), unseen)
+    log_ratios = jax.tree.map(lambda learned, usual: learned - usual, fitted.meta, fan_in(task.widths))
+    curve = [step.objective for step in fitted.history]
+    return {"log_ratios": np.stack(jax.tree.leaves(log_ratios)), "curve": curve} | found
 
 
 def _write(out: Path, outcomes: list[Outcome], arrays: list[str]) -> Report:
-    log_ratios = np.stack([o.measures["log_ratios"] for o in outcomes if o.method == LEARNED])
-    gain = difference(outcomes, LEARNED, FAN_IN, OBJECTIVE)
+    log_ratios = {
+        method: np.stack([o.measures["log_ratios"] for o in outcomes if o.method == method])
+        for method in (FROM_COMMON, FROM_FAN_IN)
+    }
+    gain = difference(outcomes, FROM_FAN_IN, FAN_IN, OBJECTIVE)
     verdict = ("lower" if gain.mean < 0 else "higher") if gain.apart else "no different"
     files = plot_scales(
         out / "scales",
-        np.exp(log_ratios),
+        {method: np.exp(ratios) for method, ratios in log_ratios.items()},
         arrays,
-        f"Learned scales: training loss {verdict} than by 1 / sqrt(fan-in) ({gain} nats)",
+        f"Scales learned from 1 / sqrt(fan-in): training loss {verdict} ({gain} nats)",
     )
-    found = ", ".join(
-        f"{name} {ratio:.2f}" for name, ratio in zip(arrays, np.exp(log_ratios.mean(axis=0)), strict=True)
+    told = lambda ratios: ", ".join(
+        f"{name} {ratio:.2f}" for name, ratio in zip(arrays, np.exp(ratios.mean(axis=0)), strict=True)
     )
     return write_report(
         out,
         "Learned scales of initial weights against usual ones",
         outcomes,
         UNITS,
-        differences=[(LEARNED, FAN_IN), (LEARNED, COMMON)],
+        differences=[(FROM_FAN_IN, FAN_IN), (FROM_COMMON, FAN_IN), (FROM_COMMON, COMMON)],
         notes=[
             "Judged by trainings that none was chosen or learned by.",
-            f"Learned scales, in units of 1 / sqrt(fan-in), geometric means: {found}.",
+            *(
+                f"Scales {method}, in units of 1 / sqrt(fan-in), geometric means: {told(ratios)}."
+                for method, ratios in log_ratios.items()
+            ),
         ],
         files=files,
     )

@@ -114,21 +114,23 @@ def plot_meta_learning(
 
 
 def plot_scales(
-    path: Path, ratios: Float[np.ndarray, "seeds arrays"], names: Sequence[str], title: str
+    path: Path, ratios: Mapping[str, Float[np.ndarray, "seeds arrays"]], names: Sequence[str], title: str
 ) -> list[Path]:
-    """The scale of each array in units of 1 / sqrt(fan-in): each seed, and geometric means."""
+    """The scale of each array in units of 1 / sqrt(fan-in): each seed, and geometric means, by method."""
     places = np.arange(len(names))
+    columns: dict[str, Any] = {"array": names}
     with matplotlib.rc_context(STYLE):
         figure, ((axes,),) = _panels(1, 1, width=2.4 * INCH)
         axes.axhline(1, color="0.6", linestyle=":")
-        axes.plot(places, ratios.T, "o", color="0.7", markersize=4)
-        axes.plot(places, np.exp(np.log(ratios).mean(axis=0)), "D", color="#1f5fa8", label="mean over seeds")
+        looks = [("D", "#1f5fa8", -0.15), ("s", "0.35", 0.15)]
+        for (method, found), (marker, color, aside) in zip(ratios.items(), looks, strict=True):
+            axes.plot(places + aside, found.T, "o", color="0.75", markersize=4)
+            means = np.exp(np.log(found).mean(axis=0))
+            axes.plot(places + aside, means, marker, color=color, label=f"{method}: mean over seeds")
+            columns |= {f"{method}, repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(found)}
         axes.set(ylabel="scale x sqrt(fan-in)", yscale="log", title=title)
         axes.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=8)
         axes.legend()
-        columns = {"array": names} | {
-            f"repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(ratios)
-        }
         return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
 
 

@@ -54,8 +54,8 @@ def init(key: Array, tasks: int, widths: Sequence[int], log_scales: Float[Array,
     return layers
 
 
-def mixed(sharing: Float[Array, "layers tasks tasks"], latent: Layers) -> Layers:
-    """The weights of the tasks."""
+def mixed(sharing: Sequence[Float[Array | np.ndarray, "tasks tasks"]], latent: Layers) -> Layers:
+    """The weights of the tasks, by one matrix for each layer."""
     return [
         jax.tree.map(lambda z, matrix=matrix: jnp.tensordot(matrix, z, 1), layer)
         for matrix, layer in zip(sharing, latent, strict=True)
