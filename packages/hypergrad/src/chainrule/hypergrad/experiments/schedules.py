@@ -132,7 +132,7 @@ def learn_schedules(
     """
     return fit(
         meta=first_meta(task, settings),
-        **_learner(settings, task.widths),
+        **_learner(settings.objective, settings.meta_rate, task.widths),
         loss=loss,
         data=task.data,
         key=key,
@@ -148,11 +148,11 @@ def learn_schedules(
 
 
 @functools.cache
-def _learner(settings: Settings, widths: tuple[int, ...]) -> dict[str, Any]:
+def _learner(objective: str, meta_rate: float, widths: tuple[int, ...]) -> dict[str, Any]:
     """What `fit` compiles, which is the same for all seeds: only data differ."""
     return {
-        "objective": lambda layers, data: judge(layers, data)[f"{settings.objective} loss"],
-        "optimizer": optax.adam(settings.meta_rate),
+        "objective": lambda layers, data: judge(layers, data)[f"{objective} loss"],
+        "optimizer": optax.adam(meta_rate),
         "training": lambda meta, key, data: {
             "params": init(key, widths, fan_in(widths)),
             "data": data.train,
