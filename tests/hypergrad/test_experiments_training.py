@@ -142,7 +142,7 @@ def test_schedules_and_scales_that_are_learned_lower_the_loss_of_unseen_training
     )
     score = lambda *arguments: average(lambda key: task.measures(key, *arguments), unseen)["training loss"]
     assert score(scales, *last) < 0.8 * score(scales, *first)
-    settings = init_scales.Settings(meta_steps=15, **TINY)
+    settings = init_scales.Settings(meta_steps=15, **(TINY | {"meta_rate": 0.4}))
     start = common(task.widths, settings.first_log_scale)
     log_scales = init_scales.learn_scales(task, settings, start, 0.37, KEY).meta
     assert score(log_scales, 0.37, 0.9) < 0.8 * score(start, 0.37, 0.9)
