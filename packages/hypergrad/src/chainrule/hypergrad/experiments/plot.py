@@ -23,6 +23,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import SymmetricalLogLocator
 
 from chainrule.hypergrad.experiments.whole_files import write_columns, write_rows, write_whole
 
@@ -153,7 +154,11 @@ def plot_chaos(
         loss.set(ylabel="last training loss (nats)", yscale="log")
         slope.plot(log_rates, curves["derivative"], label="derivative")
         slope.plot(log_rates, curves["slope"], label="slope of the loss over a window")
-        slope.set_yscale("symlog", linthresh=1.0)
+        finite = np.abs(curves["derivative"][np.isfinite(curves["derivative"])])
+        decades = np.log10(finite.max(initial=1.0)) + 1  # from 0.1 on; the linear part is to be seen beside them
+        slope.set_yscale("symlog", linthresh=0.1, linscale=max(1.0, decades / 6))
+        slope.yaxis.set_major_locator(SymmetricalLogLocator(slope.yaxis.get_transform()))
+        slope.yaxis.get_major_locator().set_params(numticks=7)
         slope.set_ylabel("d loss / d log rate (nats)")
         slope.legend(fontsize=8)
         growth.plot(log_rates, curves["growth"])
