@@ -64,7 +64,7 @@ QUICK = Settings(train=500, validation=500, test=700, meta_steps=50)
 
 
 def plan(settings: Settings) -> str:
-    minutes = max(1, round(settings.seeds * settings.meta_steps / 125))
+    minutes = max(1, round(settings.seeds * settings.meta_steps / 250))
     return (
         f"Ten images of {settings.data} as a training set, for {settings.steps} steps: real ones, the best "
         f"of {settings.meta_steps} draws, class means, and learned in {settings.meta_steps} meta-steps. "
