@@ -208,7 +208,7 @@ def plot_sharing(
     """A matrix of correlations between tasks for each layer."""
     layers = [f"layer {number}" for number in range(1, len(correlations) + 1)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(INCH * len(layers) + 2.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(INCH * len(layers) + 2.2, 5.0), layout="constrained")
         (grid,) = figure.subplots(1, len(layers), squeeze=False, sharey=True)
         places = np.arange(len(tasks))
         for axes, layer, matrix in zip(grid, layers, correlations, strict=True):
