@@ -5,9 +5,9 @@ One can
 - do so for several seeds, choose from grids the rate for 1 / sqrt(fan-in), and the rate and scale where all
   arrays have the same, and judge all by trainings that none of this has seen (`run`).
 
-Scales are learned twice: from e^-3, the same for all, and from 1 / sqrt(fan-in). The learning rate is held at
-the one that suits 1 / sqrt(fan-in) best: where it is learned too, it goes where training is nearly chaotic,
-and derivatives are noisy.
+Scales are learned twice: from e^-3, the same for all, and from 1 / sqrt(fan-in). The learning rate is held,
+at a half and at a quarter of the one that suits 1 / sqrt(fan-in) best, and the better is taken. At the best
+rate itself training is nearly chaotic, and derivatives mislead; a rate that is learned too goes there.
 
 Source: Maclaurin, Duvenaud and Adams 2015, section 3.1: the network and training of `schedules`, scales that
 start from e^-3; that of the first layer tends to 1 / sqrt(784).
@@ -68,6 +68,7 @@ class Settings:
     rates_of_scales: int = 5  # rates that are tried with each scale, in the same range
     grid_trainings: int = 2  # of each point of a grid
     first_log_scale: float = -3.0
+    rate_shares: tuple[float, ...] = (0.25, 0.5)  # of the best rate, at which scales are learned
     meta_steps: int = 50
     meta_rate: float = 0.1  # of Adam, at first; it falls to zero
     unseen_trainings: int = 10
@@ -88,12 +89,13 @@ QUICK = Settings(
 
 def plan(settings: Settings) -> str:
     seeds, tried = settings.seeds, (settings.rates[2], settings.scales[2] * settings.rates_of_scales)
+    derivatives = 2 * len(settings.rate_shares) * seeds * settings.meta_steps
     trainings = seeds * (sum(tried) * settings.grid_trainings + 4 * settings.unseen_trainings)
     return (
-        f"{seeds} times on {settings.data}: scales of initial weights are learned twice, through "
-        f"{settings.meta_steps} trainings each; {tried[0]} rates with 1 / sqrt(fan-in) are tried, and "
-        f"{tried[1]} pairs of a common scale and a rate. "
-        + duration(settings, trainings, 2 * seeds * settings.meta_steps, 2)
+        f"{seeds} times on {settings.data}: scales of initial weights are learned from two starts at "
+        f"{len(settings.rate_shares)} rates, through {settings.meta_steps} trainings each; "
+        f"{tried[0]} rates with 1 / sqrt(fan-in) are tried, and {tried[1]} pairs of a common scale and a "
+        "rate. " + duration(settings, trainings, derivatives, 2)
     )
 
 
@@ -111,14 +113,13 @@ def run(settings: Settings, out: Path, *, resume: bool = False, progress: Tell =
         for method in (FAN_IN, COMMON):
             compute = partial(_usual_outcome, task, settings, method, grid_key, unseen, tell)
             outcomes.once(method, seed, compute)
-        rate = outcomes.once(FAN_IN, seed, dict).measures["rate"]
-        starts = {
-            FROM_COMMON: common(task.widths, settings.first_log_scale),
-            FROM_FAN_IN: fan_in(task.widths),
-        }
+        best_rate = outcomes.once(FAN_IN, seed, dict).measures["rate"]
+        alike = common(task.widths, settings.first_log_scale)
+        starts = {FROM_FAN_IN: fan_in(task.widths), FROM_COMMON: alike}
+        keys = learn_key, grid_key, unseen
         for number, (method, first) in enumerate(starts.items()):
             folder = outcomes.folder(f"seed-{seed}-{number}")
-            compute = partial(_learned_outcome, task, settings, first, rate, learn_key, unseen, folder, tell)
+            compute = partial(_learned_outcome, task, settings, first, best_rate, keys, folder, tell)
             outcomes.once(method, seed, compute)
     return _write(out, [*outcomes], names(len(settings.hidden) + 1))
 
@@ -179,18 +180,27 @@ def _usual_outcome(task, settings, method, key, unseen, tell):
     return {"scale": chosen[0], "rate": chosen[1]} | average(partial(trained, chosen), unseen)
 
 
-def _learned_outcome(task, settings, first, rate, key, unseen, folder, tell):
-    fitted = learn_scales(task, settings, first, rate, key, folder=folder, progress=tell)
-    found = average(lambda key: task.measures(key, fitted.meta, rate, settings.momentum), unseen)
+def _learned_outcome(task, settings, first, best_rate, keys, folder, tell):
+    learn_key, grid_key, unseen = keys
+    rates = [share * best_rate for share in settings.rate_shares]
+    learned = [
+        learn_scales(task, settings, first, rate, learn_key, folder=folder / f"{number}", progress=tell)
+        for number, rate in enumerate(rates)
+    ]
+    trained = lambda one, key: task.measures(key, one[0].meta, one[1], settings.momentum)
+    tried = jax.random.split(grid_key, settings.grid_trainings)
+    candidates = [*zip(learned, rates, strict=True)]
+    fitted, rate = best(candidates, trained, tried, OBJECTIVE, partial(tell, "choosing a rate"))
+    found = average(partial(trained, (fitted, rate)), unseen)
     log_ratios = jax.tree.map(lambda learned, usual: learned - usual, fitted.meta, fan_in(task.widths))
     curve = [step.objective for step in fitted.history]
-    return {"log_ratios": np.stack(jax.tree.leaves(log_ratios)), "curve": curve} | found
+    return {"log_ratios": np.stack(jax.tree.leaves(log_ratios)), "rate": rate, "curve": curve} | found
 
 
 def _write(out: Path, outcomes: list[Outcome], arrays: list[str]) -> Report:
     log_ratios = {
         method: np.stack([o.measures["log_ratios"] for o in outcomes if o.method == method])
-        for method in (FROM_COMMON, FROM_FAN_IN)
+        for method in (FROM_FAN_IN, FROM_COMMON)
     }
     gain = difference(outcomes, FROM_FAN_IN, FAN_IN, OBJECTIVE)
     verdict = ("lower" if gain.mean < 0 else "higher") if gain.apart else "no different"
@@ -198,7 +208,7 @@ def _write(out: Path, outcomes: list[Outcome], arrays: list[str]) -> Report:
         out / "scales",
         {method: np.exp(ratios) for method, ratios in log_ratios.items()},
         arrays,
-        f"Scales learned from 1 / sqrt(fan-in): training loss {verdict} ({gain} nats)",
+        f"Scales learned from 1 / sqrt(fan-in):\ntraining loss {verdict} ({gain} nats)",
     )
     told = lambda ratios: ", ".join(
         f"{name} {ratio:.2f}" for name, ratio in zip(arrays, np.exp(ratios.mean(axis=0)), strict=True)

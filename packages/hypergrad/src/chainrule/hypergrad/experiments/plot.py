@@ -131,7 +131,7 @@ def plot_scales(
             columns |= {f"{method}, repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(found)}
         axes.set(ylabel="scale x sqrt(fan-in)", yscale="log", title=title)
         axes.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=8)
-        axes.legend()
+        figure.legend(loc="outside lower center")
         return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
 
 
@@ -155,7 +155,7 @@ def plot_chaos(
         slope.plot(log_rates, curves["derivative"], label="derivative")
         slope.plot(log_rates, curves["slope"], label="slope of the loss over a window")
         finite = np.abs(curves["derivative"][np.isfinite(curves["derivative"])])
-        decades = np.log10(finite.max(initial=1.0)) + 1  # from 0.1 on; the linear part is to be seen beside them
+        decades = np.log10(finite.max(initial=1.0)) + 1  # from 0.1 on; the linear part is seen beside them
         slope.set_yscale("symlog", linthresh=0.1, linscale=max(1.0, decades / 6))
         slope.yaxis.set_major_locator(SymmetricalLogLocator(slope.yaxis.get_transform()))
         slope.yaxis.get_major_locator().set_params(numticks=7)

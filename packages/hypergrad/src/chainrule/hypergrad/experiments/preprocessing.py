@@ -65,7 +65,7 @@ def plan(settings: Settings) -> str:
     return (
         f"Preprocessing for a perceptron trained on {settings.train} images of {settings.data}: none, the "
         f"best of {settings.grid} blurs, shifts and noises, and learned in {settings.meta_steps} meta-steps. "
-        f"{settings.seeds} seeds, about {settings.seeds * settings.meta_steps / 30:.0f} minutes on 2 cores."
+        f"{settings.seeds} seeds, about {max(1, settings.seeds * settings.meta_steps // 150)} minutes on one core."
     )
 
 
