@@ -54,7 +54,7 @@ from chainrule.hypergrad.training import train
 
 SEPARATE, TIED, LEARNED = "separate networks", "common first layer", "learned sharing"
 CORRELATIONS = {SEPARATE: (0.0, 0.0, 0.0), TIED: (1.0, 0.0, 0.0), LEARNED: (0.9, 0.3, 0.0)}  # of each layer
-MINUTES = 11 / 5 / 40 / 14**2  # for a seed, a meta-step of all methods and a pixel; measured
+MINUTES = 11 / 5 / 40 / 5 / 14**2  # for a seed, a meta-step of all methods, an alphabet and a pixel; measured
 UNITS = {"training NLL": "nats", "test NLL": "nats", "test error": "%"}
 FIRST = {"log_rates": 0.0, "log_penalties": -4.5}  # of each layer; the scales begin at 1 / sqrt(inputs)
 
@@ -84,7 +84,8 @@ QUICK = Settings(side=10, hidden=(24, 16), alphabets=2, meta_steps=20)
 
 def plan(settings: Settings) -> str:
     find(settings.path)  # what is missing is missed now
-    minutes = max(1, round(MINUTES * settings.seeds * settings.meta_steps * settings.side**2))
+    work = settings.seeds * settings.meta_steps * settings.alphabets * settings.side**2
+    minutes = max(1, round(MINUTES * work))
     return (
         f"Networks for {settings.alphabets} alphabets of Omniglot and the same turned: separate, with a "
         f"common first layer, and with learned sharing; {settings.meta_steps} meta-steps of {settings.steps} "
