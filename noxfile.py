@@ -181,6 +181,22 @@ for name in ["core", *PACKAGES]:
     bench_of(name, [name] if name in PACKAGES else [])
 
 
+# The commands of chainrule.hypergrad, from the shortest on; the one that needs a file of the user's is last.
+EXPERIMENTS = "pixel-penalty learned-data preprocessing chaos init-scales schedules omniglot".split()
+
+
+@nox.session(name="validate-hypergrad", python=MAIN)
+def validate_hypergrad(session):
+    """The experiments of hypergrad at full size, one after another: about an hour on one core; `-- folder`.
+
+    They go on where they were interrupted, in runs/hypergrad if no folder is given. Omniglot, the last, needs
+    $CHAINRULE_DATA, and says what to put there."""
+    develop(session, ["hypergrad"])
+    folder = Path(*session.posargs) if session.posargs else HERE / "runs" / "hypergrad"
+    for name in EXPERIMENTS:
+        session.run("python", "-m", "chainrule.hypergrad", name, "--resume", "--out", folder / name)
+
+
 @nox.session(python=MAIN)
 def ray(session):
     """Molecules on a cluster: the tests of the extra `ray`, on a local one."""
