@@ -14,11 +14,13 @@ import time
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
 from chainrule.fingerprints import corpus as corpora
 from chainrule.fingerprints import featurize
 from chainrule.fingerprints.corpus import featurize_corpus, open_corpus
 from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.tables import read_table
 
 ROWS = ["CCO", "bad", "c1ccccc1", "C", "*C", "[Na+].[Cl-]", "CC(=O)O", "", "CS(=O)(=O)C", "N"]
 PATIENCE = 60  # seconds until the child must have got anywhere
@@ -51,14 +53,43 @@ def test_every_kind_of_file_gives_the_same_corpus(tmp_path):
     (tmp_path / "a.csv").write_text("\ufeff" + table, encoding="utf-8")
     (tmp_path / "a.smi.gz").write_bytes(gzip.compress(smi.encode()))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(table.encode()))
-    expected = featurize_corpus(rows, tmp_path / "c").shards
-    for name in ("a.smi", "a.csv", "a.smi.gz", "a.csv.gz"):
-        corpus = featurize_corpus(tmp_path / name, tmp_path / f"c-{name}", column="SMILES")
+    (tmp_path / "a.tsv").write_text(table.replace(",", "\t").replace("b\td", "b,d"))
+    (tmp_path / "b").write_bytes(table.replace("id", "Näme").encode("latin-1"))
+    expected = featurize_corpus(rows, tmp_path / "c", shard_rows=4).shards
+    settings = {"b": {"format": "csv", "encoding": "latin-1", "smiles_column": "SMILES"}}
+    for name in ("a.smi", "a.csv", "a.smi.gz", "a.csv.gz", "a.tsv", "b"):
+        folder = tmp_path / f"c-{name}"
+        corpus = featurize_corpus(tmp_path / name, folder, shard_rows=4, **settings.get(name, {}))
         assert corpus.shards == expected, name
-    with pytest.raises(ValueError, match=r"no column 'smiles'; pass column= one of \['id', 'SMILES'\]"):
-        featurize_corpus(tmp_path / "a.csv", tmp_path / "d")
-    with pytest.raises(ValueError, match=r"a.sdf is none of .smi"):
-        featurize_corpus(tmp_path / "a.sdf", tmp_path / "d")
+
+
+def test_a_record_that_rdkit_cannot_draw_says_so_in_its_shard_too(tmp_path):
+    blocks = [Chem.MolToMolBlock(Chem.MolFromSmiles(smiles)) for smiles in ("CCO", "C", "N")]
+    blocks[1] = blocks[1].replace(" C ", " Qq")
+    (tmp_path / "a.sdf").write_text("".join(f"{block}$$$$\n" for block in blocks))
+    (shard,) = featurize_corpus(tmp_path / "a.sdf", tmp_path / "c")
+    assert_same(shard, read_table(tmp_path / "a.sdf").molecules())
+    assert shard.reasons[1] == "RDKit cannot read the structure of this record"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"smiles,y\nC,1\nCC\n", r"a\.csv, line 3: 1 cells for 2 columns"),
+        (b"smiles\nC\n\xe9\n", r"line 3 has the byte 0xe9"),
+        (b"smiles,smiles\nC,C\n", "more than one column 'smiles'"),
+        (b'smiles\nC\n"CC\n', "quote"),
+        (b"id\n1\n", r"no column named smiles"),
+        (b"", "is empty"),
+    ],
+)
+def test_what_is_no_table_makes_no_corpus(tmp_path, content, message):
+    """The same errors as everywhere, and nothing is left in the way of the mended file."""
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        featurize_corpus(tmp_path / "a.csv", tmp_path / "c", shard_rows=1)
+    (tmp_path / "a.csv").write_text("smiles\nC\nCC\n")
+    assert len(featurize_corpus(tmp_path / "a.csv", tmp_path / "c", shard_rows=1)) == 2
 
 
 def test_several_processes_write_the_same_files(tmp_path):

@@ -37,7 +37,7 @@ def make(seed=0, **settings):
     return model
 
 
-@pytest.fixture(scope="module", params=["talk", "original"])
+@pytest.fixture(scope="module", params=["talk", "original", "messages"])
 def linear(request):
     return make(variant=request.param, hidden=0)
 

@@ -147,6 +147,9 @@ def test_features_are_what_rdkit_says(table):
 ODD = "*C N->[Pt](<-N)(Cl)Cl C~C C$C F/C=C/F [H]B1([H])[H]B([H])([H])[H]1 [2H]C bad [Xe]C.C [CH2] BB".split()
 ODD += "FS(F)(F)(F)(F)F [nH]1cccc1 C1=CNC=C1 [Fe]123456C7C1C2C3C4C57 C[Mg]Br [Na+].[Cl-] CN(=O)=O".split()
 ODD += ["C" * (LARGE + 1) + "C=O", "C1CC1" * 30, "c1cc[se]c1", "C1=C[SiH2]C=C1", "[H][H]", "[C-]#[O+]"]
+# Bonds between rings, which are in none; and at what has four neighbours, or five
+ODD += "C1CC1C1CC1 C1CC1=C1CC1 C1CC12CC2 C12CC1C2 C=CP(=O)(C)C=C C=CS(=O)(=O)C=C C=C[N+](C)(C)C".split()
+ODD += "c1ccccc1-c1ccccc1 C1CC1c1ccccc1C=CC=C1CC1 OP(=C)C=C C=CC=P(C)(C)C C=CI(=O)=O C=C[CH]C=C".split()
 
 
 def test_rows_read_together_are_what_each_row_is_by_itself(table):

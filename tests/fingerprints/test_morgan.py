@@ -9,8 +9,18 @@ import pytest
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 
-from chainrule.fingerprints import circular_fingerprint, circular_fingerprints, collate, featurize, load
+from chainrule.fingerprints import (
+    circular,
+    circular_fingerprint,
+    circular_fingerprints,
+    collate,
+    featurize,
+    load,
+)
+from chainrule.fingerprints.fingerprinting import Circular, write_fingerprints
 from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.morgan import MOST_BONDS
+from chainrule.fingerprints.tables import Table
 
 DATA = Path(os.environ.get("CHAINRULE_DATA", "no such folder"))
 
@@ -73,6 +83,26 @@ def test_rdkits_own_nci_file_has_its_counts():
         UserWarning, match=r"left to RDKit: row \d+: atom 3 of .* has 6 neighbours.*; and \d+ more"
     ):
         assert_equal_to_rdkits(table, radius=2, length=2048, counts=True)
+
+
+def test_molecules_of_very_many_bonds_are_left_to_rdkit_and_named(tmp_path):
+    """XLA would compile for half a minute, and sort by a word for every 32 bonds of the largest."""
+    smiles = ["CCO", "C" * 5000, "bad", f"{'C' * MOST_BONDS}C", f"C{'C' * MOST_BONDS}C"]
+    for counts in (False, True):
+        with pytest.warns(UserWarning, match=r"RDKit: row 1: 4999 bonds; beyond 512 .*; row 4: 513 bonds"):
+            assert_equal_to_rdkits(featurize(smiles), radius=2, length=2048, counts=counts)
+    whole = Table("long.smi", 100, {"smiles": smiles}, "smiles")
+    tally = write_fingerprints([whole], tmp_path / "out.npz", Circular(radius=2))
+    assert tally[:3] == (5, 1, 2) and tally.first_left.startswith("row 101: 4999 bonds")
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_lone_atoms_are_left_out_of_rdkits_fingerprints_too(monkeypatch, table, counts):
+    settings = {"rule": "morgan", "radius": 2, "length": 1000, "counts": counts, "write_atoms": False}
+    expected = circular_fingerprints(table, **settings)
+    monkeypatch.setattr(circular, "MOST_BONDS", 20)  # of the chain of 22 carbons
+    with pytest.warns(UserWarning, match="row 12: 34 bonds.*row 13: 21 bonds"):
+        np.testing.assert_array_equal(circular_fingerprints(table, **settings), expected)
 
 
 def test_rows_that_cannot_be_read_are_nan_in_their_place():

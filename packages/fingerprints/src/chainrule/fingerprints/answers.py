@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -37,8 +37,8 @@ class Answers:
     smiles: Sequence[str]  # without the blanks around them
     values: np.ndarray  # one number or vector for each row, NaN where not valid
     valid: Bool[np.ndarray, " rows"]  # whether there is an answer
-    is_graph: Bool[np.ndarray, " rows"]  # RDKit makes Morgan fingerprints of some that are not
-    reasons: Sequence[str]  # why there is no answer, or no graph; '' where there are
+    reasons: Sequence[str]  # why there is no answer; '' where there is
+    left_to_rdkit: Sequence[str]  # why the answer is RDKit's; '' where it is not
 
     def settled(self, on_invalid: OnInvalid) -> Answers:
         """Rows without an answer kept, dropped or refused.
@@ -66,8 +66,8 @@ class Answers:
             smiles=[self.smiles[i] for i in rows],
             values=self.values[rows],
             valid=self.valid[rows],
-            is_graph=self.is_graph[rows],
             reasons=[self.reasons[i] for i in rows],
+            left_to_rdkit=[self.left_to_rdkit[i] for i in rows],
         )
 
     def beside(
@@ -80,7 +80,7 @@ class Answers:
         """
         ours: dict[str, Sequence[str] | np.ndarray] = dict(results)
         if reasons:
-            ours[REASON] = ["" if ok else why for ok, why in zip(self.valid, self.reasons, strict=True)]
+            ours[REASON] = self.reasons
         for name in ours:
             if name in self.columns:
                 raise ValueError(
@@ -93,7 +93,8 @@ def answer(table: Table, compute: Callable[[Molecules], np.ndarray]) -> Answers:
     """What `compute` makes of the rows of a table.
 
     Args:
-        compute: molecules to one number or vector for each row, NaN where there is none.
+        compute: molecules to one number or vector for each row, NaN where there is none. If some of these
+            are RDKit's, it has a method that says of which rows, and why, see `Circular`.
     """
     molecules = table.molecules()
     values = np.asarray(compute(molecules))
@@ -101,12 +102,17 @@ def answer(table: Table, compute: Callable[[Molecules], np.ndarray]) -> Answers:
         raise ValueError(f"{len(values)} answers were computed for {len(table)} rows of {table.source}")
     valid = np.asarray(~np.isnan(values).any(axis=tuple(range(1, values.ndim))))
     reasons = [
-        "" if ok and graph else why or "there is no answer"
-        for ok, graph, why in zip(valid, molecules.valid, molecules.reasons, strict=True)
+        "" if ok else why or "there is no answer" for ok, why in zip(valid, molecules.reasons, strict=True)
     ]
+    left = compute.left_to_rdkit(molecules) if isinstance(compute, _LeavesRows) else {}
+    by_rdkit = [left.get(row, "") if ok else "" for row, ok in enumerate(valid)]
     rows = table.first_row + np.arange(len(table))
-    smiles, is_graph = molecules.smiles, molecules.valid
-    return Answers(table.source, rows, table.columns, smiles, values, valid, is_graph, reasons)
+    return Answers(table.source, rows, table.columns, molecules.smiles, values, valid, reasons, by_rdkit)
+
+
+@runtime_checkable
+class _LeavesRows(Protocol):
+    def left_to_rdkit(self, molecules: Molecules, /) -> dict[int, str]: ...
 
 
 class Tally(NamedTuple):
@@ -118,8 +124,8 @@ class Tally(NamedTuple):
     first_left: str = ""  # which row that was, and why
 
     def plus(self, found: Answers) -> Tally:
-        left = np.flatnonzero(found.valid & ~found.is_graph)
-        first = f"row {found.rows[left[0]]}: {found.reasons[left[0]]}" if len(left) else ""
+        left = [i for i, why in enumerate(found.left_to_rdkit) if why]
+        first = f"row {found.rows[left[0]]}: {found.left_to_rdkit[left[0]]}" if left else ""
         return Tally(
             self.rows + len(found.rows),
             self.without + int((~found.valid).sum()),

@@ -3,6 +3,7 @@
 One can
 - compute binary or counted fingerprints of a batch (`circular_fingerprint`) or of a whole table
   (`circular_fingerprints`), by Algorithm 1 or by the rule of Morgan fingerprints, also known as ECFP,
+- ask which rows of a table have their Morgan fingerprints from RDKit, and why (`left_to_rdkit`),
 - see the identifier of every atom's environment (`environment_hashes`).
 
 Every atom repeatedly hashes its own identifier together with its neighbours', each with its bond. The
@@ -30,7 +31,7 @@ from jaxtyping import Array, Float, UInt32
 
 from chainrule.fingerprints.batches import MoleculeBatch, prediction_batches
 from chainrule.fingerprints.molecules import Molecules, morgan_fingerprints
-from chainrule.fingerprints.morgan import morgan_environments
+from chainrule.fingerprints.morgan import MOST_BONDS, morgan_environments
 
 Rule = Literal["algorithm 1", "morgan"]
 
@@ -110,29 +111,53 @@ def circular_fingerprints(
 ) -> Float[np.ndarray, "rows length"]:
     """`circular_fingerprint` of every row of a table, in order; NaN where the row is invalid.
 
-    Morgan fingerprints exist for molecules that have no graph here, such as those with an atom of more than
-    five neighbours. These rows are left to RDKit, with a warning that says which and why.
+    Some Morgan fingerprints are RDKit's own (`left_to_rdkit`), with a warning that says which and why.
     """
     settings: dict[str, Any] = {"radius": radius, "length": length, "counts": counts}
     values = np.full((len(molecules), length), np.nan, np.float32)
-    for rows, batch in prediction_batches(molecules, morgan=rule == "morgan"):
-        values[rows] = _compiled(batch, rule=rule, write_atoms=write_atoms, **settings)[: len(rows)]
+    morgan = rule == "morgan"
+    here, table = np.arange(len(molecules)), molecules
+    if morgan and molecules.most_bonds > MOST_BONDS:
+        here = np.flatnonzero(molecules.sizes[:, -1] <= MOST_BONDS)
+        table = molecules.take(here)
+    for rows, batch in prediction_batches(table, morgan=morgan):
+        values[here[rows]] = _compiled(batch, rule=rule, write_atoms=write_atoms, **settings)[: len(rows)]
     values[~molecules.valid] = np.nan
-    without_graph = np.flatnonzero(molecules.atoms_per_molecule == 0)
-    if rule == "morgan" and write_atoms is not False and len(without_graph):
-        values[without_graph] = _by_rdkit(molecules.take(without_graph), without_graph, **settings)
+    if morgan and (why := left_to_rdkit(molecules)):
+        rows = np.array(list(why))
+        values[rows] = found = _by_rdkit(molecules.take(rows), write_atoms=write_atoms, **settings)
+        _warn(rows[~np.isnan(found[:, 0])], why)
     return values
 
 
-def _by_rdkit(molecules: Molecules, rows: np.ndarray, *, radius, length, counts) -> np.ndarray:
-    """Morgan fingerprints of molecules without a graph, and a warning if there are any."""
-    values = morgan_fingerprints(molecules, radius=radius, length=length, counts=counts)
-    there = np.flatnonzero(~np.isnan(values[:, 0]))
-    if len(there):
-        named = "; ".join(f"row {rows[i]}: {molecules.reasons[i]}" for i in there[:3])
-        more = f"; and {len(there) - 3} more" if len(there) > 3 else ""
+def left_to_rdkit(molecules: Molecules) -> dict[int, str]:
+    """The rows of which RDKit makes the Morgan fingerprint, where it can read them, each with the reason.
+
+    These are the rows that have no graph here, such as those with an atom of more than five neighbours, and
+    molecules so large that XLA would take long.
+    """
+    bonds, no_graph = molecules.sizes[:, -1], molecules.atoms_per_molecule == 0
+    return {
+        row: molecules.reasons[row]
+        if no_graph[row]
+        else f"{bonds[row]} bonds; beyond {MOST_BONDS} XLA takes long"
+        for row in np.flatnonzero(no_graph | (molecules.valid & (bonds > MOST_BONDS))).tolist()
+    }
+
+
+def _by_rdkit(molecules: Molecules, *, radius, length, counts, write_atoms) -> np.ndarray:
+    """Morgan fingerprints; NaN where RDKit cannot read a row."""
+    values = morgan_fingerprints(molecules, radius=radius, length=length, counts=True)
+    if write_atoms is False:  # every atom counts by itself
+        values -= morgan_fingerprints(molecules, radius=0, length=length, counts=True)
+    return values if counts else np.minimum(values, 1)
+
+
+def _warn(rows: np.ndarray, why: dict[int, str]) -> None:
+    if len(rows):
+        named = "; ".join(f"row {row}: {why[row]}" for row in rows[:3].tolist())
+        more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
         warnings.warn(f"Morgan fingerprints left to RDKit: {named}{more}", stacklevel=3)
-    return values
 
 
 _compiled = jax.jit(

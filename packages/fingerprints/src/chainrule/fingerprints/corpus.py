@@ -11,9 +11,7 @@ A corpus is a folder: `shard-00000.npz` and so on, each a `Molecules` that is wr
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import gzip
 import hashlib
 import itertools
 import json
@@ -28,11 +26,11 @@ from chainrule.fingerprints.molecules import (
     FEATURIZER_VERSION,
     Molecules,
     as_text,
-    featurize,
     load_molecules,
     save_molecules,
 )
 from chainrule.fingerprints.parallel import ordered_map
+from chainrule.fingerprints.tables import Format, Table, read_chunks
 from chainrule.fingerprints.whole_files import write_whole
 
 MANIFEST = "manifest.json"
@@ -84,7 +82,9 @@ def featurize_corpus(
     source: str | Path | Iterable[Any],
     folder: str | Path,
     *,
-    column: str = "smiles",
+    smiles_column: str | None = None,
+    format: Format | None = None,
+    encoding: str = "utf-8-sig",
     shard_rows: int = 65_536,
     processes: int = 1,
     resume: bool = True,
@@ -95,10 +95,10 @@ def featurize_corpus(
     Each process holds one shard at a time: memory does not grow with the source.
 
     Args:
-        source: a file .smi (the first word of each line) or .csv (one column), or either with .gz; or the
-            SMILES themselves, in the same order at every call.
+        source: a file, of those that `read_chunks` reads; or the SMILES themselves, in the same order at
+            every call.
         folder: made if need be.
-        column: of a .csv.
+        smiles_column, format, encoding: of a file, see `read_chunks`.
         shard_rows: rows of a shard, the last one aside.
         processes: how many shards are made at a time.
         resume: False replaces a corpus that is there.
@@ -109,19 +109,25 @@ def featurize_corpus(
 
     Raises:
         ValueError: the folder holds another corpus (source, shard size or featuriser), or something else;
-            the file is of another kind or has no such column.
+            the file is no table, says `read_chunks`. What was finished until then is kept.
         RuntimeError: a process died. What was finished is kept.
     """
     if shard_rows < 1:
         raise ValueError(f"shard_rows={shard_rows} must be at least 1")
     folder = Path(folder).expanduser()
+    if isinstance(source, str | Path):
+        tables = read_chunks(source, smiles_column=smiles_column, format=format, encoding=encoding)
+        first = next(tables)  # what is no table is refused before anything is written
+        drawn, cells = first.drawn, _cells(itertools.chain([first], tables))
+    else:
+        drawn, cells = False, source
     manifest = _go_on(folder, shard_rows) if resume else _clear(folder)
     kept = [Shard(**shard) for shard in manifest["shards"]] if manifest else []
     folder.mkdir(parents=True, exist_ok=True)
     if manifest is None:
         _write_manifest(folder, shard_rows, [], complete=False)
     finished: list[Shard] = []
-    tasks = _tasks(_rows_of(source, column), folder, shard_rows, kept)
+    tasks = _tasks(map(as_text, cells), drawn, folder, shard_rows, kept)
     for shard in ordered_map(_make_shard, tasks, processes=processes):
         if manifest and manifest["complete"] and len(finished) == len(kept):
             raise _another(folder, f"{len(kept)} shards, where this source has rows for more")
@@ -156,36 +162,22 @@ def open_corpus(folder: str | Path) -> Corpus:
     return Corpus(folder, tuple(Shard(**shard) for shard in manifest["shards"]))
 
 
-def _rows_of(source: str | Path | Iterable[Any], column: str) -> Iterator[str]:
-    """The cells of a source, one by one."""
-    if not isinstance(source, str | Path):
-        yield from map(as_text, source)
-        return
-    path = Path(source).expanduser()
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind not in (".smi", ".csv"):
-        raise ValueError(
-            f"{path} is none of .smi, .csv, .smi.gz, .csv.gz; for another, pass the SMILES themselves"
-        )
-    read = gzip.open if path.suffix == ".gz" else open
-    with read(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-        if kind == ".smi":
-            yield from ((line.split() or [""])[0] for line in lines)
-            return
-        table = csv.DictReader(lines)
-        if column not in (table.fieldnames or ()):
-            raise ValueError(f"{path} has no column {column!r}; pass column= one of {table.fieldnames}")
-        yield from (as_text(row[column]) for row in table)
+def _cells(tables: Iterable[Table]) -> Iterator[str]:
+    for table in tables:
+        yield from table.smiles
 
 
 @dataclass(frozen=True)
 class _Task:
     path: Path
     rows: tuple[str, ...]
+    drawn: bool  # see `Table`
     kept: Shard | None  # the shard that is there already
 
 
-def _tasks(rows: Iterator[str], folder: Path, shard_rows: int, kept: Sequence[Shard]) -> Iterator[_Task]:
+def _tasks(
+    rows: Iterator[str], drawn: bool, folder: Path, shard_rows: int, kept: Sequence[Shard]
+) -> Iterator[_Task]:
     for index in itertools.count():
         part = tuple(itertools.islice(rows, shard_rows))
         if not part:
@@ -193,13 +185,13 @@ def _tasks(rows: Iterator[str], folder: Path, shard_rows: int, kept: Sequence[Sh
         there = kept[index] if index < len(kept) else None
         if there is not None and there.source_sha256 != _digest_of_rows(part):
             raise _another(folder, f"{there.file} of other SMILES than rows {index * shard_rows} on")
-        yield _Task(folder / f"shard-{index:05d}.npz", part, there)
+        yield _Task(folder / f"shard-{index:05d}.npz", part, drawn, there)
 
 
 def _make_shard(task: _Task) -> Shard:
     if task.kept is not None and _is_whole(task.path.parent, task.kept):
         return task.kept
-    molecules = featurize(task.rows)
+    molecules = Table("", 0, {"smiles": list(task.rows)}, "smiles", task.drawn).molecules()
     save_molecules(task.path, molecules)
     return Shard(
         file=task.path.name,

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from chainrule.fingerprints.batches import MoleculeBatch, atom_slots, molecule_sum, prediction_batches
 from chainrule.fingerprints.circular import environment_hashes
+from chainrule.fingerprints.messages import MessageWeights
 from chainrule.fingerprints.model import Ensemble, Head, PropertyModel, head_of, members_of, size_of
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.neural import Weights, atom_writes
@@ -298,7 +299,7 @@ def _standardized(writes: Float[np.ndarray, "layers atoms"]) -> Float[np.ndarray
 
 @jax.jit
 def _project(
-    weights: Weights, batch: MoleculeBatch, directions: Float[Array, "length k"]
+    weights: Weights | MessageWeights, batch: MoleculeBatch, directions: Float[Array, "length k"]
 ) -> Float[Array, "layers atoms k"]:
     return jnp.stack(atom_writes(weights, batch)) @ directions
 

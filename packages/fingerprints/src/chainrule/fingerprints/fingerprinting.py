@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from chainrule.fingerprints.answers import Answers, OnInvalid, Tally, write_answers
-from chainrule.fingerprints.circular import circular_fingerprints
+from chainrule.fingerprints.circular import circular_fingerprints, left_to_rdkit
 from chainrule.fingerprints.configs import Kind
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 from chainrule.fingerprints.outputs import OutputFormat, output_format
@@ -44,6 +44,10 @@ class Circular:
                 length=self.length,
                 counts=self.counts,
             )
+
+    def left_to_rdkit(self, molecules: Molecules) -> dict[int, str]:
+        """The rows of which RDKit makes the fingerprint, if it can, with the reasons."""
+        return left_to_rdkit(molecules) if self.kind == "morgan" else {}
 
 
 def write_fingerprints(

@@ -5,13 +5,14 @@ One can
 
 To ask RDKit about an atom or a bond costs more than to reckon with the answer: an object is made for each,
 and each question is a call from Python. So this asks what RDKit tells of a whole molecule at once (bond
-orders, rings, invariants), derives the rest from these for all molecules together, and makes objects only
-where it cannot:
+orders, invariants), derives the rest from these for many molecules together, and makes objects only where
+it cannot:
 
-- an atom's element and its hydrogens are those of any other atom of the same invariant (Rogers and Hahn's:
-  a hash of element, degree, hydrogens, charge, isotope and whether it is in a ring);
+- an atom's element, its hydrogens and whether it is in a ring are those of any other atom of the same
+  invariant (Rogers and Hahn's: a hash of element, degree, hydrogens, charge, isotope and the ring);
 - its hydrogens are implicit unless it stands in brackets, or is aromatic and no carbon;
-- an aromatic bond is conjugated, and one between two saturated atoms is not.
+- an aromatic bond is conjugated; a single one is not, if both ends are saturated, or one has four neighbours;
+- a bond between atoms in rings is in a ring, if one of them has only one other such bond.
 
 Molecules of which that does not hold (metals and dative bonds, hydrogens that are atoms, unusual bonds) and
 those so large that a matrix of all pairs of atoms is, are asked atom by atom and bond by bond.
@@ -46,7 +47,8 @@ from chainrule.fingerprints.smiles import Unreadable, quiet, read_cell, shown
 
 LARGE = 300  # atoms of a molecule whose matrix of pairs is not asked for
 UNUSUAL_BONDS = frozenset("~$<>")  # of no order, fourfold, dative
-_ORDERS = np.array([1, 2, 3, 1.5])  # of BOND_TYPES
+_TYPES = np.zeros(7, np.uint8)  # by twice the order of a bond
+_TYPES[[2, 4, 6, 3]] = BOND_TYPES
 _CARBON = 6
 
 
@@ -90,7 +92,9 @@ def parse(texts: Sequence[str]) -> Graphs:
             aromatic=aromatic.astype(np.uint8),
         ),
         bonds=bond_features(
-            bonds.types, conjugated=bonds.conjugated.astype(np.uint8), in_ring=_in_ring(atoms, bonds.ends)
+            bonds.types,
+            conjugated=bonds.conjugated.astype(np.uint8),
+            in_ring=bonds.in_ring.astype(np.uint8),
         ),
         bond_ends=bonds.ends.astype(np.int32),
         invariants=atoms.invariants,
@@ -160,28 +164,36 @@ class _Atoms:
 
     def __init__(self, texts: Sequence[str], molecules: dict[int, Chem.Mol]):
         self.molecules = list(molecules.values())
-        self.counts = np.array([mol.GetNumAtoms() for mol in self.molecules], np.int64)
+        invariants = [GetConnectivityInvariants(mol, includeRingMembership=True) for mol in self.molecules]
+        self.counts = np.array(list(map(len, invariants)), np.int64)
         self.first = np.cumsum(self.counts) - self.counts  # atom of each molecule
         self.owner = np.repeat(np.arange(len(self.molecules)), self.counts)
         self.bracketed = np.array(["[" in texts[cell] for cell in molecules], bool)
-        invariants = [GetConnectivityInvariants(mol, includeRingMembership=True) for mol in self.molecules]
         self.invariants = np.fromiter(chain.from_iterable(invariants), np.uint32, len(self.owner))
         _, samples, kinds = np.unique(self.invariants, return_index=True, return_inverse=True)
         sampled = self.objects(samples)
         self.numbers = _asked(Atom.GetAtomicNum, sampled)[kinds]
+        self.in_ring = _asked(Atom.IsInRing, sampled, bool)[kinds]
         # With hydrogens that are atoms of their own, as the invariant has it; there are none but in odd ones:
         self.hydrogens = np.array([atom.GetTotalNumHs(True) for atom in sampled], np.uint8)[kinds]
         self.odd = self.counts > LARGE  # molecules
         self.odd |= np.array([not UNUSUAL_BONDS.isdisjoint(texts[cell]) for cell in molecules], bool)
         self.odd[self.owner[~NONMETALS[self.numbers]]] = True
-        asked = np.flatnonzero(self.odd[self.owner])
-        self.hydrogens[asked] = _asked(Atom.GetTotalNumHs, self.objects(asked))
+        if self.odd.any():
+            asked = np.flatnonzero(self.odd[self.owner])
+            self.hydrogens[asked] = _asked(Atom.GetTotalNumHs, self.objects(asked))
 
     def objects(self, atoms: Int[np.ndarray, " some"]) -> list[Atom]:
         """RDKit's, by their place among all."""
         owners, places = self.owner[atoms], atoms - self.first[self.owner[atoms]]
         pairs = zip(owners.tolist(), places.tolist(), strict=True)
         return [self.molecules[owner].GetAtomWithIdx(place) for owner, place in pairs]
+
+    def bonds(self, ends: Int[np.ndarray, "some 2"]) -> list[Bond]:
+        """RDKit's, by their ends."""
+        owners = self.owner[ends[:, 0]]
+        pairs = zip(owners.tolist(), (ends - self.first[owners, None]).tolist(), strict=True)
+        return [self.molecules[owner].GetBondBetweenAtoms(*places) for owner, places in pairs]
 
     def implicit_hydrogens(self, aromatic: Bool[np.ndarray, " atoms"]) -> UInt8[np.ndarray, " atoms"]:
         implicit = self.hydrogens.copy()
@@ -197,19 +209,20 @@ class _Bonds(NamedTuple):
     ends: Int[np.ndarray, "bonds 2"]  # the smaller number first
     types: UInt8[np.ndarray, " bonds"]  # Chem.BondType, as a number
     conjugated: Bool[np.ndarray, " bonds"]
+    in_ring: Bool[np.ndarray, " bonds"]
 
 
 def _bonds(atoms: _Atoms) -> _Bonds:
-    usual, odd = _usual_bonds(atoms), _odd_bonds(atoms)
-    if not len(odd.types):
+    usual = _usual_bonds(atoms)
+    if not atoms.odd.any():
         return usual
-    ends, types, conjugated = (np.concatenate(both) for both in zip(usual, odd, strict=True))
-    order = np.lexsort(ends.T[::-1])
-    return _Bonds(ends[order], types[order], conjugated[order])
+    bonds = _Bonds._make(map(np.concatenate, zip(usual, _odd_bonds(atoms), strict=True)))
+    order = np.lexsort(bonds.ends.T[::-1])
+    return _Bonds._make(column[order] for column in bonds)
 
 
 def _usual_bonds(atoms: _Atoms) -> _Bonds:
-    """Those of the molecules whose matrix of bond orders tells all but whether a bond is conjugated."""
+    """Those of the molecules whose matrix of bond orders tells nearly all."""
     usual = np.flatnonzero(~atoms.odd)
     matrices = [Chem.GetAdjacencyMatrix(atoms.molecules[k], useBO=True).ravel() for k in usual.tolist()]
     orders = np.concatenate([*matrices, np.zeros(0)])
@@ -221,18 +234,20 @@ def _usual_bonds(atoms: _Atoms) -> _Bonds:
     upper = row < column
     first = atoms.first[usual][matrix[upper], None]
     ends = np.stack([row, column], axis=1)[upper] + first
-    types = BOND_TYPES[np.argmax(orders[entries[upper], None] == _ORDERS, axis=1)]
-    unsaturated = np.zeros(len(atoms.owner), bool)
-    unsaturated[ends[types != SINGLE]] = True
+    types = _TYPES[(2 * orders[entries[upper]]).astype(np.int64)]
     conjugated = types == AROMATIC
-    asked = np.flatnonzero(unsaturated[ends].any(axis=1) & ~conjugated)
-    owners = atoms.owner[ends[asked, 0]]
-    places = (ends - first)[asked]
-    conjugated[asked] = [
-        atoms.molecules[owner].GetBondBetweenAtoms(begin, end).GetIsConjugated()
-        for owner, (begin, end) in zip(owners.tolist(), places.tolist(), strict=True)
-    ]
-    return _Bonds(ends, types, conjugated)
+    multiple = types != SINGLE
+    unsaturated = np.zeros(len(atoms.owner), bool)
+    unsaturated[ends[multiple]] = True
+    neighbors = atoms.hydrogens + np.bincount(ends.ravel(), minlength=len(atoms.owner))
+    perhaps = unsaturated[ends].any(axis=1) & (neighbors[ends] <= 3).all(axis=1)
+    unsure = (multiple | perhaps) & ~conjugated
+    conjugated[unsure] = _asked(Bond.GetIsConjugated, atoms.bonds(ends[unsure]), bool)
+    in_ring = atoms.in_ring[ends[:, 0]] & atoms.in_ring[ends[:, 1]]
+    of_rings = np.bincount(ends[in_ring].ravel(), minlength=len(atoms.owner))  # such bonds of an atom
+    unsure = in_ring & (of_rings[ends] > 2).all(axis=1)
+    in_ring[unsure] = _asked(Bond.IsInRing, atoms.bonds(ends[unsure]), bool)
+    return _Bonds(ends, types, conjugated, in_ring)
 
 
 def _odd_bonds(atoms: _Atoms) -> _Bonds:
@@ -245,22 +260,9 @@ def _odd_bonds(atoms: _Atoms) -> _Bonds:
     return _Bonds(
         np.sort(np.stack(ends, axis=1) + np.array(first, np.int64)[:, None], axis=1),
         _asked(Bond.GetBondType, bonds),
-        _asked(Bond.GetIsConjugated, bonds).astype(bool),
+        _asked(Bond.GetIsConjugated, bonds, bool),
+        _asked(Bond.IsInRing, bonds, bool),
     )
-
-
-def _in_ring(atoms: _Atoms, ends: Int[np.ndarray, "bonds 2"]) -> UInt8[np.ndarray, " bonds"]:
-    """Whether the ends of a bond are neighbours in one of the rings that RDKit found."""
-    rings = [mol.GetRingInfo().AtomRings() for mol in atoms.molecules]
-    lengths = np.array([len(ring) for of_one in rings for ring in of_one], np.int64)
-    members = np.fromiter(chain.from_iterable(chain.from_iterable(rings)), np.int64, int(lengths.sum()))
-    counts = np.array([len(of_one) for of_one in rings], np.int64)
-    members += np.repeat(np.repeat(atoms.first, counts), lengths)
-    following = np.arange(1, len(members) + 1)
-    following[np.cumsum(lengths) - 1] -= lengths  # the last is a neighbour of the first
-    pairs = np.sort(np.stack([members, members[following]]), axis=0)
-    n_atoms = len(atoms.owner)
-    return np.isin(ends @ (n_atoms, 1), n_atoms * pairs[0] + pairs[1]).astype(np.uint8)
 
 
 def _asked(what: Callable[[Any], int], of: list[Any], dtype: type = np.uint8) -> np.ndarray:

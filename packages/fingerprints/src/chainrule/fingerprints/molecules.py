@@ -34,7 +34,7 @@ from chainrule.fingerprints.smiles import rdkit_fingerprints
 
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
 FEATURIZER_VERSION = 3
-_ROWS_AT_ONCE = 256  # few enough that what RDKit keeps of them is small
+_ROWS_AT_ONCE = 128  # few enough that RDKit's molecules of them fit into a processor's cache
 _TEXTS = ("smiles", "reasons")
 _COUNTS = ("atom_counts", "bond_counts")
 _JOINED = ("valid", "atoms", "bonds", "invariants", "bond_types", *_COUNTS)

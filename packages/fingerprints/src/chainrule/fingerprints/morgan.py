@@ -26,6 +26,12 @@ from jaxtyping import Array, Bool, UInt32
 
 from chainrule.fingerprints.batches import MoleculeBatch
 
+# The set of an environment's bonds has a bit for each bond of the largest molecule, and environments are
+# sorted by all words of these. Measured at radius 4, the solubility set's 1274 molecules and one chain: of 64
+# bonds, 0.1 s of processor time after 4 s to compile; of 512, 0.3 s after 7; of 2048, 1.3 s after 9; of 4096,
+# 3.7 s after 42. RDKit takes milliseconds for the chain, and is left what has more bonds than this.
+MOST_BONDS = 512
+
 
 class Layer(NamedTuple):
     """The environments of one radius."""

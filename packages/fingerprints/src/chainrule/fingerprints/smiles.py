@@ -55,6 +55,9 @@ _STEPS = Chem.SanitizeFlags
 _SANITIZE = int(_STEPS.SANITIZE_ALL) & ~int(
     _STEPS.SANITIZE_SETHYBRIDIZATION | _STEPS.SANITIZE_CLEANUPCHIRALITY | _STEPS.SANITIZE_CLEANUPATROPISOMERS
 )  # nothing here looks at what these three steps find
+_SANITIZE_ORGANIC = _SANITIZE & ~int(
+    _STEPS.SANITIZE_CLEANUP_ORGANOMETALLICS | _STEPS.SANITIZE_FINDRADICALS
+)  # metals and radicals stand in brackets
 
 
 def read(text: str) -> Chem.Mol:
@@ -64,9 +67,12 @@ def read(text: str) -> Chem.Mol:
     why = ""
     if mol is not None:
         try:
-            if mol.GetNumHeavyAtoms() < mol.GetNumAtoms():
-                return Chem.RemoveHs(mol, updateExplicitCount=True)  # a copy, and sanitises it
-            Chem.SanitizeMol(mol, _SANITIZE)
+            if "[" not in text:
+                Chem.SanitizeMol(mol, _SANITIZE_ORGANIC)
+            elif mol.GetNumHeavyAtoms() == mol.GetNumAtoms():
+                Chem.SanitizeMol(mol, _SANITIZE)
+            else:
+                mol = Chem.RemoveHs(mol, updateExplicitCount=True)  # a copy, and sanitises it
             return mol
         except (Chem.MolSanitizeException, RuntimeError) as error:  # RuntimeError: such as element 119
             why = f": {' '.join(str(error).split('Violation occurred')[0].split())}"
