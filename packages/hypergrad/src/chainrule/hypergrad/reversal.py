@@ -262,7 +262,7 @@ def _steps(program: Program, inputs: Inputs) -> tuple:
         (rate, plan.momenta.astype(rate.dtype), plan.scale, plan.row, plan.erased_row)
         for rate, plan in zip(inputs.rates, inputs.plans, strict=True)
     ]
-    return jnp.arange(program.steps, dtype=jnp.int32), schedules
+    return np.arange(program.steps, dtype=np.int32), schedules
 
 
 def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
