@@ -7,6 +7,7 @@
 
     python3 noxfile.py -s demo                       the main job: train on molecules, print the comparison
     python3 noxfile.py                               every test of every package, in its own environment
+    CI=true python3 noxfile.py                       the same on the newest Python, too
     python3 noxfile.py -s tests-core -- -k reverse   one package's tests; what follows -- goes to pytest
     python3 noxfile.py --list                        the rest
 
@@ -73,8 +74,11 @@ MAIN = OLDEST if runs(OLDEST) else NEWEST
 PROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 PACKAGES = sorted(file.parent.name for file in HERE.glob("packages/*/pyproject.toml"))
 
-nox.options.sessions = ["lint", "types", "tests-workspace", "tests-core"]
-nox.options.sessions += [*(f"tests-{name}" for name in PACKAGES), "examples", "install"]
+# All tests run with the oldest JAX; on the newest those that `install` runs with each wheel, under CI all.
+nox.options.sessions = ["lint", "types", "tests-workspace"]
+for version in dict.fromkeys([MAIN, NEWEST] if os.environ.get("CI") else [MAIN]):
+    nox.options.sessions += [f"tests-{name}-{version}" for name in ("core", *PACKAGES)]
+nox.options.sessions += ["examples", "install"]
 
 # Benchmarks give every peer the same number of threads, under whatever name it asks for it.
 THREADS = os.environ.get("OMP_NUM_THREADS", "2")
@@ -185,6 +189,22 @@ def validate_fingerprints(session):
     session.run("pytest", "-n", "auto", "tests/fingerprints/validate_rdkit.py", *session.posargs, env=env)
 
 
+# The commands of chainrule.hypergrad, from the shortest on; the one that needs a file of the user's is last.
+EXPERIMENTS = "pixel-penalty learned-data preprocessing chaos init-scales schedules omniglot".split()
+
+
+@nox.session(name="validate-hypergrad", python=MAIN)
+def validate_hypergrad(session):
+    """The experiments of hypergrad at full size, one after another: about an hour on one core; `-- folder`.
+
+    They go on where they were interrupted, in runs/hypergrad if no folder is given. Omniglot, the last, needs
+    $CHAINRULE_DATA, and says what to put there."""
+    develop(session, ["hypergrad"])
+    folder = Path(*session.posargs) if session.posargs else HERE / "runs" / "hypergrad"
+    for name in EXPERIMENTS:
+        session.run("python", "-m", "chainrule.hypergrad", name, "--resume", "--out", folder / name)
+
+
 @nox.session(python=MAIN)
 def ray(session):
     """Molecules on a cluster: the tests of the extra `ray`, on a local one."""
@@ -200,9 +220,9 @@ def examples(session):
     session.run("pytest", "tests/examples", *session.posargs, env=CACHE)
 
 
-@nox.session(python=MAIN)
+@nox.session(python=NEWEST if runs(NEWEST) else MAIN)
 def install(session):
-    """Every way in: one git URL by pip and by uv, and each wheel alone, with the package's tests."""
+    """Every way in: one git URL by pip and by uv, and each wheel alone, with the package's quick tests."""
     session.install(*group("tests"), *group("install"))
     session.run("pytest", "tests/install", *session.posargs, env=CACHE)
 

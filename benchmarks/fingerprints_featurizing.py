@@ -27,7 +27,9 @@ PROCESSES = (1, 2)
 def main() -> None:
     quick = "--quick" in sys.argv
     folder = os.environ.get("CHAINRULE_DATA")
-    name = "delaney" if folder and Path(folder, SOURCES["delaney"].path).is_file() else "solubility"
+    name = (
+        "delaney" if folder and Path(folder, SOURCES["delaney"].path).expanduser().is_file() else "solubility"
+    )
     smiles = list(load(name).molecules.smiles)
     rounds = 3 if quick else ROUNDS
     ours, parse = [], []

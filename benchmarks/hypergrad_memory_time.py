@@ -1,12 +1,16 @@
 """Memory and time of a value with its hypergradient: reversal beside checkpointing and plain reverse mode.
 
     python benchmarks/hypergrad_memory_time.py            about five minutes
+    python benchmarks/hypergrad_memory_time.py --long     100,000 steps instead of 1000, by reversal alone
     python benchmarks/hypergrad_memory_time.py --quick    to see that it runs
 
-Training is of a perceptron 64-50-10 on scikit-learn's digits, 1000 steps with momentum 0.9 on batches of 100,
-in float32; derivatives are of the validation loss by initial weights, log L2 penalty and the learning rate
-of each step. Memory is what XLA sets aside for temporaries, by compiled.memory_analysis(). Times are medians
-over interleaved rounds after warm-up, so that a busy machine slows all of them alike.
+On arrays as small as these, a second thread costs every method more than it gains. For one thread:
+taskset -c 0 env XLA_FLAGS=--xla_cpu_multi_thread_eigen=false python benchmarks/hypergrad_memory_time.py
+
+Training is of a perceptron 64-50-10 on scikit-learn's digits, 1000 steps with momentum 0.9 on batches of
+100, in float32; derivatives are of the validation loss by initial weights, log L2 penalty and the learning
+rate of each step. Memory is what XLA sets aside for temporaries, by compiled.memory_analysis(). Times are
+medians over interleaved rounds after warm-up, so that a busy machine slows all of them alike.
 """
 
 import argparse
@@ -69,8 +73,8 @@ def recursive(params, log_l2, rates, data, key, steps, levels):
     return checkpointed_scan(step, start, (jnp.arange(steps), rates), levels)[0]
 
 
-def runs(steps, data, valid):
-    """Name -> compiled value and hypergradient."""
+def runs(steps, data, valid, only=""):
+    """Name -> compiled value and hypergradient, of the methods whose names begin so."""
     key = jax.random.key(1)
     settings = dict(batch_size=100, key=key, steps=steps)
     by_train = lambda **method: (
@@ -87,9 +91,21 @@ def runs(steps, data, valid):
     }
     arguments = initial((64, 50, 10)), jnp.float32(-8.0), jnp.full(steps, 1.0), data
     for name, training in trainings.items():
+        if not name.startswith(only):
+            continue
         value = lambda *arguments, training=training: error(training(*arguments), valid)
         compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2))).lower(*arguments).compile()
         yield name, (functools.partial(compiled, *arguments), compiled.memory_analysis().temp_size_in_bytes)
+
+
+def long_training(steps=100_000):
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {steps} steps, once")
+    for name, (run, size) in runs(steps, *digits(), only="reversible"):
+        start = time.perf_counter()
+        value, gradient = jax.block_until_ready(run())
+        back = all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))  # else they are NaN
+        seconds = time.perf_counter() - start
+        print(f"{name:24}{size / 1e6:10.3f} MB{seconds:10.1f} s, value {value:.4f}, came back: {back}")
 
 
 def _fraction(x, y):
@@ -99,8 +115,11 @@ def _fraction(x, y):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="100 steps, 3 rounds")
-    quick = parser.parse_args().quick
-    steps, rounds = (100, 3) if quick else (1000, 21)
+    parser.add_argument("--long", action="store_true", help="100,000 steps, by reversal, once")
+    arguments = parser.parse_args()
+    if arguments.long:
+        return long_training()
+    steps, rounds = (100, 3) if arguments.quick else (1000, 21)
     print(
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {steps} steps, medians of {rounds} rounds"
     )

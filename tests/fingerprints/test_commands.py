@@ -13,6 +13,7 @@ import pytest
 from chainrule.fingerprints import circular_fingerprints, featurize, morgan_fingerprints, pack_bits, tanimoto
 from chainrule.fingerprints.__main__ import main
 from chainrule.fingerprints.archives import read_archive
+from chainrule.fingerprints.molecules import FEATURIZER_VERSION
 
 SMILES = ["CCO", "C(C", "c1ccccc1", "", "CC(=O)Oc1ccccc1C(=O)O", "CCN", "F[Si-2](F)(F)(F)(F)F"]
 VALID = np.array([True, False, True, False, True, True, True])  # the last one is RDKit's
@@ -79,7 +80,7 @@ def test_arrays_are_packed_and_say_which_rows_are_there(folder):
     np.testing.assert_array_equal(valid, VALID)
     assert list(columns["smiles"]) == SMILES and columns["reason"][3] == "empty cell"
     made_with = {"kind": "morgan", "radius": 2, "length": LENGTH, "counts": False}
-    assert settings == made_with | {"smiles_column": "smiles"}
+    assert settings == made_with | {"smiles_column": "smiles", "featurizer_version": FEATURIZER_VERSION}
     rows = pa.read_table("out.parquet").to_pylist()
     np.testing.assert_array_equal([row["fingerprint"] for row in rows if row["fingerprint"]], expected)
     assert [row["fingerprint"] is not None for row in rows] == VALID.tolist()
@@ -167,6 +168,30 @@ def test_neighbors_are_the_best_of_all_similarities(folder, library):
     assert rows[0]["smiles"] == "CCO" and float(rows[0]["similarity"]) == 1
 
 
+def test_a_library_may_be_compressed_and_be_read_its_own_way(folder):
+    """What is said of how QUERIES are read is not said of LIBRARY, nor the other way round."""
+    assert fingerprint("-o", "in.npz.gz") == 0
+    text = (folder / "in.csv").read_text().replace("smiles", "as drawn").replace("note 0", "süß")
+    (folder / "library").write_bytes(text.encode("latin-1"))
+    (folder / "queries").write_text("molecule\tsmiles\nCCO\tx\n")
+    queries = ["queries", "--format", "tsv", "--smiles-column", "molecule"]
+    library = ["--library-format", "csv", "--library-encoding", "latin-1", "--length", LENGTH]
+    library += ["--library-smiles-column", "as drawn"]
+    assert run("similarity", *queries, "library", *library, "-o", "one.csv") == 0
+    assert run("similarity", *queries, "in.npz.gz", "-o", "two.csv") == 0
+    assert neighbors("one.csv") == neighbors("two.csv") and neighbors("one.csv")[0][3] == "CCO"
+
+
+def test_a_library_of_another_version_of_the_featurizer_is_refused(folder, capfd, monkeypatch):
+    version = "chainrule.fingerprints.fingerprinting.FEATURIZER_VERSION"
+    with monkeypatch.context() as before:
+        before.setattr(version, FEATURIZER_VERSION - 1)
+        assert fingerprint("-o", "old.npz") == 0
+    assert run("similarity", "in.csv", "old.npz") == 1
+    assert "was made with featurizer_version" in (error := capfd.readouterr().err)
+    assert f"{FEATURIZER_VERSION - 1}" in error and "write it again by `fingerprint`" in error
+
+
 def test_many_queries_and_many_devices_find_the_same(folder):
     (folder / "queries.smi").write_text("\n".join("C" * (1 + i % 9) + "O" for i in range(300)))
     options = ["similarity", "queries.smi", "in.csv", "-n", 100, "--length", LENGTH]  # all five there are
@@ -205,6 +230,12 @@ def test_many_queries_and_many_devices_find_the_same(folder):
             ["similarity", "in.csv", "bits.npz", "--on-invalid", "fail"],
             "row 1 of bits.npz has no",
         ),
+        (["similarity", "in.csv", "out.npy"], "out.npy has no SMILES; write the library as .npz"),
+        (["similarity", "in.csv", "in.smiley"], "say what it is (--library-format csv|"),
+        (
+            ["similarity", "in.csv", "bits.npz", "--library-smiles-column", "id"],
+            "--library-smiles-column id: bits.npz has its own; leave it out",
+        ),
         (["similarity", "in.csv", "counts.npz"], "counts.npz has no binary circular fingerprints of SMILES"),
         (
             ["similarity", "in.csv", "bad.smi"],
@@ -221,6 +252,20 @@ def test_errors_are_one_line_and_nothing_is_written(folder, capfd, arguments, me
     out, err = capfd.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and err.startswith("error: ") and message in err
     assert sorted(os.listdir(folder)) == before
+
+
+def test_a_tilde_that_no_shell_has_seen_is_the_home(folder, monkeypatch, capfd):
+    """As in --out=~/x, which a shell leaves as it is."""
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    (folder / "home").mkdir()
+    (folder / "in.csv").rename(folder / "home" / "in.csv")
+    assert run("fingerprint", "~/in.csv", "--length", 8, "--out=~/new/out.csv") == 0
+    assert os.listdir(folder) == ["home"] and (folder / "home" / "new" / "out.csv").is_file()
+    assert run("fingerprint", "~/in.csv", "--model=~/none") == 1
+    assert run("fingerprint", "~nobody-here/in.csv") == 1
+    first, second = capfd.readouterr().err.splitlines()[-2:]
+    assert f"{folder}/home/none holds no model" in first
+    assert second.startswith("error: ~nobody-here/in.csv: nobody's home has that name; write")
 
 
 def test_whoever_has_read_enough_may_go(folder):

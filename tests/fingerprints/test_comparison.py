@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from chainrule.fingerprints.settings import (
     shipped_settings,
     write_settings,
 )
+from chainrule.fingerprints.talk_table import minutes, workers
 
 METHODS = len(DEMO_METHODS)
 SMALL = TrainConfig(steps=6, evaluate_every=3, patience=2, batch_size=20)
@@ -221,6 +223,30 @@ def test_the_settings_that_a_table_writes_give_the_same_table_without_choosing(s
     assert run(out="again", settings=out / "settings.json") == 0
     assert trained == 4 * ["refit"]
     assert (out / "table.csv").read_text() == (out.parent / "again" / "table.csv").read_text()
+
+
+def test_a_table_whose_process_dies_says_so_in_one_line(small_table, capsys, monkeypatch):
+    def compare(*args, **kwargs):
+        raise RuntimeError("one of processes=2 died")
+
+    monkeypatch.setattr("chainrule.fingerprints.talk_table.compare", compare)
+    assert small_table[0]() == 1
+    assert capsys.readouterr().err == "error: one of processes=2 died\n"
+
+
+def test_the_minutes_are_those_of_the_processes_that_have_a_core():
+    """The whole table took 1390 s in two processes on two cores."""
+    about = partial(minutes, PUBLISHED, TALK_METHODS, shipped_settings(), 5, None, 0)
+    assert about(workers(2, cores=2)) == pytest.approx(1390 / 60, rel=0.1)
+    assert about(workers(1, cores=2)) == 2 * about(workers(2, cores=2))
+    assert about(workers(8, cores=2)) == about(workers(2, cores=2)) == 2 * about(workers(8, cores=4))
+
+
+def test_the_table_says_how_long_it_takes_with_its_processes(small_table, capsys, monkeypatch):
+    monkeypatch.setattr("chainrule.fingerprints.talk_table.compare", lambda *args, **kwargs: [][0])
+    with pytest.raises(IndexError):
+        small_table[0]()
+    assert "About 1 minutes with --processes 1 on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name, value", [("folds", 6), ("trials", -1), ("steps", 0)])

@@ -81,6 +81,11 @@ def test_missing_data_says_what_to_put_where(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", offline)
     with pytest.raises(FileNotFoundError, match=r"no network.*put it at \$CHAINRULE_DATA/delaney/"):
         load("delaney", data_dir=tmp_path)
+    (tmp_path / "delaney").mkdir()
+    (tmp_path / SOURCES["delaney"].path).write_text("smiles\n")
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setenv("CHAINRULE_DATA", f"~/{tmp_path.name}")
+    assert find(SOURCES["delaney"]) == tmp_path / SOURCES["delaney"].path
     with pytest.raises(ValueError, match="choose one of solubility, delaney, malaria, cep"):
         load("esol")
 

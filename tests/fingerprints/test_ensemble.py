@@ -1,5 +1,7 @@
 """Ensembles, uncertainty, several targets, classes: what a model can be asked beside one number."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,27 +43,37 @@ def noisy():
     return x, 50 + 10 * (2 * x[:, 0] + spread * rng.normal(size=len(x))), 10 * spread
 
 
-def test_a_member_learns_what_it_would_learn_alone(alcohols):
+def test_at_every_step_a_member_is_what_it_would_be_alone(alcohols):
     table, lengths, _ = alcohols
-    rows, held_out = np.arange(40), np.arange(40, 50)
+    rows = np.arange(40)
     models = [PropertyModel(width=8, length=8, hidden=8, rngs=nnx.Rngs(seed)) for seed in range(3)]
-    together = train(Ensemble(models), table, lengths, rows, held_out, SHORT)
-    apart = [train(model, table, lengths, rows, held_out, SHORT) for model in models]
-    best = together.best_step
-    same = [r for r in apart if r.best_step == best]
-    assert same  # which is best for most is best for all, nearly always
-    for number, result in enumerate(apart):
-        if result.best_step == best:
+    for steps in (3, SHORT.steps):
+        config = replace(SHORT, steps=steps)
+        together = train(Ensemble(models), table, lengths, rows, (), config).model
+        for number, model in enumerate(models):
+            alone = train(model, table, lengths, rows, (), config).model
             np.testing.assert_allclose(
-                predict(together.model.member(number), table), predict(result.model, table), rtol=1e-4
+                predict(together.member(number), table), predict(alone, table), rtol=1e-4
             )
+    mean = np.mean([predict(together.member(number), table) for number in range(3)], axis=0)
+    np.testing.assert_allclose(predict(together, table), mean, rtol=1e-5)
+
+
+def test_the_step_that_is_kept_is_best_for_the_mean_of_the_members():
+    """Not for each, as it would be alone: here they differ in that."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 30)).astype(np.float32)
+    y = x[:, 0] + rng.normal(size=80)  # mostly noise: what is learnt of it is soon too much
+    heads = [Head(30, hidden=8, rngs=nnx.Rngs(seed)) for seed in range(4)]
+    config = TrainConfig(steps=60, batch_size=20, evaluate_every=2, learning_rate=2e-2)
+    together = train(Ensemble(heads), x, y, np.arange(40), np.arange(40, 80), config)
+    apart = [train(head, x, y, np.arange(40), np.arange(40, 80), config) for head in heads]
+    errors = np.array([[m["validation_mse"] for m in one.history] for one in apart])
     np.testing.assert_allclose(
-        together.history[0]["validation_mse"],
-        np.mean([r.history[0]["validation_mse"] for r in apart]),
-        rtol=1e-4,
+        [m["validation_mse"] for m in together.history], errors.mean(axis=0), rtol=1e-4
     )
-    mean = np.mean([predict(together.model.member(number), table) for number in range(3)], axis=0)
-    np.testing.assert_allclose(predict(together.model, table), mean, rtol=1e-5)
+    assert together.best_step == together.history[int(np.argmin(errors.mean(axis=0)))]["step"]
+    assert len({one.best_step for one in apart}) > 1
 
 
 def test_an_ensemble_compiles_as_much_as_one_model(alcohols):
@@ -113,6 +125,10 @@ def test_a_target_learns_from_the_rows_where_it_was_measured(alcohols):
         train(model, table, np.where(np.arange(50)[:, None] == 3, np.nan, targets), np.arange(50))
     with pytest.raises(ValueError, match=r"targets=None"):
         train(model, table, lengths, np.arange(50))
+    targets[:, 1] = np.nan
+    targets[48, 1] = 1.0
+    with pytest.raises(ValueError, match="target column 1 has no number in a training row; leave it out"):
+        train(model, table, targets, np.flatnonzero(np.arange(48) % 3), [48])
 
 
 @pytest.mark.parametrize("task", ["regression", "mean_variance"])
@@ -145,6 +161,8 @@ def test_classes_are_told_apart(alcohols):
         rtol=1e-2,
         atol=1e-5,
     )
+    with pytest.raises(ValueError, match=r"target column 0 is 1 in every training row.*both 0 and 1"):
+        train(model, table, classes, np.arange(1, 50, 2), [0])
     with pytest.raises(ValueError, match="targets 0 and 1, not 2"):
         train(model, table, 2 * classes, rows)
     with pytest.raises(ValueError, match="probabilities"):

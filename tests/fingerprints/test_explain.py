@@ -11,6 +11,8 @@ from flax import nnx
 from rdkit import Chem
 
 from chainrule.fingerprints import (
+    Ensemble,
+    Head,
     PropertyModel,
     TrainConfig,
     atom_contributions,
@@ -29,8 +31,8 @@ from chainrule.fingerprints.explain import feature_pulls, feature_weights, surro
 from chainrule.fingerprints.page import explain_page
 
 
-def make(**settings):
-    model = PropertyModel(depth=3, width=8, length=16, rngs=nnx.Rngs(0), **settings)
+def make(seed=0, **settings):
+    model = PropertyModel(depth=3, width=8, length=16, rngs=nnx.Rngs(seed), **settings)
     model.head.mean[...], model.head.std[...] = model.head.mean[...] - 2.0, model.head.std[...] * 3.0
     return model
 
@@ -83,6 +85,44 @@ def test_a_classifier_is_explained_by_its_log_odds(table):
     odds = 1 / (1 + np.exp(-explained.predictions))
     np.testing.assert_allclose(odds, predict(model, table), rtol=1e-5)
     np.testing.assert_allclose(explained.remainders, 0, atol=1e-4)
+
+
+def test_an_ensemble_is_explained_by_the_means_over_its_members(table):
+    members = [make(seed, hidden=0) for seed in range(3)]
+    explained = atom_contributions(Ensemble(members), table)
+    apart = [atom_contributions(member, table) for member in members]
+    np.testing.assert_allclose(explained.base, np.mean([one.base for one in apart]), rtol=1e-6)
+    for row, own in enumerate(explained.atoms):
+        np.testing.assert_allclose(own, np.mean([one.atoms[row] for one in apart], axis=0), atol=1e-6)
+    np.testing.assert_allclose(explained.predictions, predict(Ensemble(members), table), rtol=1e-6)
+    np.testing.assert_allclose(explained.remainders, 0, atol=1e-4)
+
+
+def test_the_features_of_an_ensemble_are_its_members_side_by_side(table):
+    members = [make(seed, hidden=0) for seed in range(2)]
+    ensemble, weights = Ensemble(members), feature_weights(Ensemble(members))
+    fingerprints = np.concatenate([predict(member.fingerprint, table) for member in members], axis=1)
+    expected = atom_contributions(ensemble, table).base + fingerprints.astype(np.float64) @ weights
+    np.testing.assert_allclose(predict(ensemble, table), expected, rtol=1e-5)
+    pulls = np.concatenate([feature_pulls(member, table) for member in members]) / 2
+    np.testing.assert_allclose(feature_pulls(ensemble, table), pulls, rtol=1e-4, atol=1e-9)
+    for found, (member, entry) in zip(
+        top_fragments(ensemble, table, [19, 3, 20], n=3), ((1, 3), (0, 3), (1, 4)), strict=True
+    ):
+        (alone,) = top_fragments(members[member], table, [entry], n=3)
+        assert found.fragments == alone.fragments and found.index == 16 * member + entry
+        np.testing.assert_allclose(found.weight, alone.weight / 2, rtol=1e-5)
+
+
+def test_classifiers_together_have_the_log_odds_of_their_mean_probability(table):
+    ensemble = Ensemble([make(seed, hidden=0, task="classification") for seed in range(2)])
+    for _, member in nnx.iter_modules(ensemble):
+        if isinstance(member, Head):
+            member.output.kernel[...] *= 20  # sure enough for a mean of odds to be none of probabilities
+    explained = atom_contributions(ensemble, table)
+    np.testing.assert_allclose(1 / (1 + np.exp(-explained.predictions)), predict(ensemble, table), rtol=1e-5)
+    np.testing.assert_allclose(sums(explained), explained.predictions, rtol=1e-6)
+    assert np.abs(explained.remainders).max() > 0.01
 
 
 def test_a_row_without_atoms_has_no_contributions(linear):
@@ -262,6 +302,32 @@ def test_the_numbers_on_the_page_add_up(linear, tmp_path):
     np.testing.assert_allclose([float(p) for p, _, _ in lines], predict(linear, molecules), atol=0.01)
     for prediction, base, atoms in lines:
         assert abs(float(prediction) - float(base) - float(atoms)) < 0.02
+
+
+def test_the_page_of_an_ensemble_says_that_it_is_one(tmp_path):
+    ensemble = Ensemble([make(seed, hidden=0) for seed in range(2)])
+    molecules = featurize(["CCO", "CCCCCC"])
+    text = Page(explain_page(ensemble, molecules, tmp_path / "page.html").read_text()).text
+    assert "an ensemble of 2 models: the base, and what an atom adds, are means over these" in text
+    found = re.findall(r"prediction:\s*(\S+)\s*= base", text)
+    np.testing.assert_allclose([float(p) for p in found], predict(ensemble, molecules), atol=0.01)
+    (up,), _ = most_predictive_features(ensemble, molecules)
+    assert f"Feature {up}, entry {up % 16} of member {up // 16}" in text
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_the_page_of_a_classifier_speaks_of_log_odds(tmp_path, members):
+    models = [make(seed, hidden=0, task="classification") for seed in range(members)]
+    model = Ensemble(models) if members > 1 else models[0]
+    molecules = featurize(["CCO"])
+    path = explain_page(model, molecules, tmp_path / "page.html", quantity="toxic", units="furlong")
+    text = Page(path.read_text()).text
+    probability = predict(model, molecules)[0]
+    (found,) = re.findall(r"log-odds of toxic:\s*(\S+), a probability of (\S+)\s*= base", text)
+    assert float(found[1]) == pytest.approx(probability, abs=5e-4)
+    assert float(found[0]) == pytest.approx(np.log(probability / (1 - probability)), abs=0.01)
+    assert "Why: log-odds of toxic" in text and "furlong" not in text
+    assert ("+ remainder" in text) == (members > 1)
 
 
 def test_a_net_says_that_its_contributions_do_not_add_up(tmp_path):

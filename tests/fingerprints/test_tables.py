@@ -45,6 +45,14 @@ def test_what_is_written_is_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_cell_may_have_any_end_of_a_line_in_it(tmp_path, name):
+    needs(name)
+    columns = {"smiles": ["C", "CC", "C", "C"], "note\r": ["\r", "a\rb", "\r\n", "\n"]}
+    write(tmp_path / f"table.{name}", columns)
+    assert read_table(tmp_path / f"table.{name}").columns == columns
+
+
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("rows", [1, 2, 6, 100])
 def test_chunks_are_the_table_in_pieces(tmp_path, name, rows):
     needs(name)
@@ -115,8 +123,28 @@ def test_sd_files_keep_every_record_and_property(tmp_path, capfd, ending, rows):
         "only 2": ["", "", "two\nlines"],
     }
     reasons = [reason for table in tables for reason in table.molecules().reasons]
-    assert reasons == ["", "RDKit cannot read the structure of this record", ""]
+    assert reasons == ["", "this record has no structure that RDKit can read", ""]
     assert capfd.readouterr() == ("", "")
+
+
+EMPTY = ("", "\n", "\n\n\n", "\n> <log S>\n1.5\n\n", Chem.MolToMolBlock(Chem.Mol()))
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_record_without_a_structure_is_a_row_with_a_reason(tmp_path, empty, place):
+    records = sd_file("CCO", "CC").removesuffix("$$$$\n").split("$$$$\n")
+    records.insert(place, empty)
+    path = tmp_path / "records.sdf"
+    path.write_text("".join(f"{record}$$$$\n" for record in records))
+    table = read_table(path)
+    expected = ["CCO", "CC"]
+    expected.insert(place, "")
+    assert table.smiles == expected
+    assert table.columns["log S"][place] == ("1.5" if "log S" in empty else "")
+    reasons = ["", ""]
+    reasons.insert(place, "this record has no structure that RDKit can read")
+    assert list(table.molecules().reasons) == reasons
 
 
 def test_an_sd_file_may_have_a_property_named_smiles(tmp_path):
@@ -324,6 +352,8 @@ def test_results_that_cannot_be_written_are_refused(tmp_path):
         write("a.xls", CELLS)
     with pytest.raises(ValueError, match=r"--on-invalid drop, or write \.npz"):
         write_results(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"\.npy holds one array and here are n, fp: write \.npz"):
+        write_results(tmp_path / "a.npy", RESULTS[1:])
     with pytest.raises(ValueError, match="'settings' cannot be written"):
         write(tmp_path / "a.npz", {"settings": ["x"]})
     with pytest.raises(ValueError, match="a column 'fp1', as the results have"):

@@ -163,10 +163,12 @@ def test_patience_stops_and_the_best_weights_are_kept(problem):
     assert result.history[-1]["validation_mse"] > result.validation_error
 
 
-def test_without_validation_rows_the_last_weights_are_kept(problem):
+def test_without_validation_rows_the_last_weights_are_kept(problem, tmp_path):
     table, targets, rows, _ = problem
-    result = train(model(), table, targets, rows, (), SHORT)
+    result = train(model(), table, targets, rows, (), SHORT, run_dir=tmp_path / "run")
     assert result.best_step == result.steps == SHORT.steps and np.isnan(result.validation_error)
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line, parse_constant=pytest.fail)["validation_mse"] is None
 
 
 def test_the_model_given_is_left_alone(problem):

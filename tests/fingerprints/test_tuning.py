@@ -127,3 +127,5 @@ def test_the_command_writes_settings_and_says_how_to_train_them(dataset, tmp_pat
     np.testing.assert_allclose(config["learning_rate"], best["training"]["learning_rate"], rtol=1e-5)
     assert main(["tune", str(tmp_path / "in.csv"), "-t", "y", "-o", str(out), "--trials", "0"]) == 1
     assert "trials=0 must be at least 1" in capsys.readouterr().err
+    assert main(["tune", "no.csv", "-t", "y", "-o", str(out), "--variants", ""]) == 1
+    assert "--variants '': give names with commas between them" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from chainrule.fingerprints.datasets import SOURCES
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.tables import read_table
 
-DATA = os.environ.get("CHAINRULE_DATA", "no such folder")
+DATA = Path(os.environ.get("CHAINRULE_DATA", "no such folder")).expanduser()
 NCI = Path(RDConfig.RDDataDir, "NCI", "first_5K.smi")
 FILES = {"nci": NCI} | {name: Path(DATA, source.path) for name, source in SOURCES.items()}
 ROWS = 4096  # at a time: their fingerprints take 32 MB

@@ -1,13 +1,16 @@
 """The command line runs experiments, tells what it does, and ends in a table and the files' names."""
 
+import ast
 import dataclasses
 import importlib
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("tyro", reason="the commands need the extra [experiments]")
 
 from chainrule.hypergrad.__main__ import main
+from chainrule.hypergrad.experiments import learned_commands
 from chainrule.hypergrad.experiments.commands import COMMANDS
 
 TINY = {
@@ -53,3 +56,13 @@ def test_help_lists_the_experiments(capsys):
     assert stopped.value.code == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("schedules", "init-scales", "chaos"))
+
+
+def test_the_full_validation_runs_every_command():
+    noxfile = ast.parse((Path(__file__).parents[2] / "noxfile.py").read_text())
+    (names,) = (
+        line.value.func.value.value  # of EXPERIMENTS = "...".split()
+        for line in noxfile.body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "EXPERIMENTS"
+    )
+    assert sorted(names.split()) == sorted({**COMMANDS, **learned_commands.COMMANDS})

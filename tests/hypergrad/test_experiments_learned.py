@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import importlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,17 @@ def test_a_derivative_that_is_not_finite_moves_nothing():
     assert found.skipped == 1 and np.isnan(found.objectives[2])
     np.testing.assert_allclose(found.meta, 3 * 0.5**5, rtol=1e-6)
     np.testing.assert_allclose(found.objectives[3], found.objectives[1] / 4, rtol=1e-6)
+
+
+def test_learning_ends_at_the_meta_that_is_judged_best():
+    objective = lambda meta, key: meta**2
+    judge = lambda meta: jnp.where(meta > 2, jnp.nan, (meta - 0.6) ** 2)
+    run = partial(learn, objective, jnp.float32(4.0), optax.sgd(0.25), KEY, 6)
+    found = jax.jit(lambda: run(judge=judge))()
+    assert found.meta == 0.5 and np.isnan(found.judged[0]) and found.judged[3] == found.judged[1:].min()
+    last = jax.jit(run)()
+    assert last.meta == 4 / 2**6 and np.isnan(last.judged).all()
+    np.testing.assert_array_equal(last.objectives, found.objectives)
 
 
 def test_no_penalty_is_a_penalty_of_zero(split):

@@ -96,18 +96,24 @@ def numbered(characters=(4, 3), drawings=6):
     return [*tasks, *tasks]
 
 
+def padded(tasks):
+    """All of their drawings, for one purpose."""
+    return divide(tasks, np.random.default_rng(0), tasks[0].shape[1], 0).learn
+
+
 def test_a_drawing_and_its_turned_copy_are_never_apart():
     whole = numbered()
-    ways = [divide(whole, np.random.default_rng(0), 4, 2), redivide([*map(jnp.asarray, whole)], KEY, 2)]
+    ways = [divide(whole, np.random.default_rng(0), 4, 2), redivide(padded(whole), KEY, 2)]
     for found in ways:
-        assert [x.shape for x in found.learn] == [(4, 4, 1), (3, 4, 1)] * 2
-        for task in range(2):
-            np.testing.assert_array_equal(found.learn[task], found.learn[task + 2])
-            np.testing.assert_array_equal(found.judge[task], found.judge[task + 2])
-            both = np.concatenate([found.learn[task], found.judge[task]], axis=1)
-            np.testing.assert_array_equal(np.sort(both, axis=1), whole[task])
-    other = redivide([*map(jnp.asarray, whole)], jax.random.key(1), 2)
-    assert np.any(np.asarray(other.judge[0]) != ways[1].judge[0])
+        assert found.learn.pixels.shape == (4, 4, 4, 1) and found.judge.pixels.shape == (4, 4, 2, 1)
+        for part in found:
+            np.testing.assert_array_equal(part.exists, [[True] * 4, [True] * 3 + [False]] * 2)
+            np.testing.assert_array_equal(part.pixels[:2], part.pixels[2:])
+        both = np.sort(np.concatenate([part.pixels for part in found], axis=2), axis=2)
+        for task in range(4):
+            np.testing.assert_array_equal(both[task, : len(whole[task])], whole[task])
+    other = redivide(padded(whole), jax.random.key(1), 2)
+    assert np.any(np.asarray(other.judge.pixels) != ways[1].judge.pixels)
     with pytest.raises(ValueError, match="there are 6"):
         divide(whole, np.random.default_rng(0), 5, 2)
 
@@ -115,11 +121,14 @@ def test_a_drawing_and_its_turned_copy_are_never_apart():
 def test_only_drawings_to_learn_from_standardise(tasks):
     divided = divide(tasks, np.random.default_rng(0), 4, 2)
     found = jax.jit(standardised)(divided)
-    changed = jax.jit(standardised)(divided._replace(judge=[7 * x for x in divided.judge]))
-    jax.tree.map(np.testing.assert_array_equal, found.learn, changed.learn)
-    rows = np.concatenate([x.reshape(-1, 49) for x in found.learn])
+    judge = divided.judge._replace(pixels=7 * divided.judge.pixels)
+    changed = jax.jit(standardised)(divided._replace(judge=judge))
+    np.testing.assert_array_equal(found.learn.pixels, changed.learn.pixels)
+    rows = np.asarray(found.learn.pixels)[divided.learn.exists].reshape(-1, 49)
+    assert len(rows) == 4 * 2 * (3 + 2)
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(rows.std(), 1, rtol=1e-5)
+    assert not np.any(np.asarray(found.learn.pixels)[~divided.learn.exists])
 
 
 def test_sharing_matrices_have_the_correlation_they_are_asked_for():
@@ -134,7 +143,7 @@ def test_sharing_matrices_have_the_correlation_they_are_asked_for():
 
 def layers_of(correlations, tasks=4):
     latent = init(KEY, tasks, WIDTHS, jnp.full(3, -1.0, jnp.float32))
-    return latent, mixed(jnp.stack([sharing_matrix(tasks, rho) for rho in correlations]), latent)
+    return latent, mixed([sharing_matrix(tasks, rho) for rho in correlations], latent)
 
 
 def test_equal_rows_tie_a_layer_and_the_identity_separates_it():
@@ -146,10 +155,10 @@ def test_equal_rows_tie_a_layer_and_the_identity_separates_it():
 
 
 def test_tasks_move_each_other_only_through_what_they_share():
-    drawings = [jnp.ones((3, 2, 6), jnp.float32)] * 4
+    drawings = padded([np.ones((3, 2, 6), np.float32)] * 4)
 
     def influence(correlations):
-        matrices = jnp.stack([sharing_matrix(4, rho) for rho in correlations])
+        matrices = [sharing_matrix(4, rho) for rho in correlations]
         latent, _ = layers_of(correlations)
         first = lambda latent: task_nlls(mixed(matrices, latent), drawings)[0]
         return [np.abs(layer["w"]).sum((1, 2)) > 0 for layer in jax.grad(first)(latent)]
@@ -163,9 +172,25 @@ def test_tasks_move_each_other_only_through_what_they_share():
 
 def test_networks_that_know_nothing_guess_among_their_own_characters():
     zeros = jax.tree.map(jnp.zeros_like, layers_of((0.0, 0.0, 0.0))[0])
-    drawings = [jnp.ones((count, 2, 6), jnp.float32) for count in (3, 2, 3, 1)]
-    np.testing.assert_allclose(task_nlls(zeros, drawings), np.log([3, 2, 3, 1]), atol=1e-6)
-    np.testing.assert_allclose(task_errors(zeros, drawings), [2 / 3, 1 / 2, 2 / 3, 0], atol=1e-6)
+    drawings = padded([np.ones((count, 2, 6), np.float32) for count in (3, 1, 3, 1)])
+    np.testing.assert_allclose(task_nlls(zeros, drawings), np.log([3, 1, 3, 1]), atol=1e-6)
+    np.testing.assert_allclose(task_errors(zeros, drawings), [2 / 3, 0, 2 / 3, 0], atol=1e-6)
+
+
+def test_a_smaller_alphabet_is_judged_as_if_it_were_alone():
+    """What fills up its place in the array changes neither its measures nor a derivative."""
+    rng = np.random.default_rng(0)
+    large, small = (rng.normal(size=(count, 2, 6)).astype(np.float32) for count in (3, 2))
+    _, layers = layers_of((0.0, 0.0, 0.0))
+    alone = jax.tree.map(lambda x: x[1:2], layers)
+    alone[-1] = jax.tree.map(lambda x: x[..., :2], alone[-1])
+    pair, single = padded([large, small] * 2), padded([small] * 2)
+    single = jax.tree.map(lambda x: x[:1], single)
+    for measure in (task_nlls, task_errors):
+        np.testing.assert_allclose(measure(layers, pair)[1], measure(alone, single)[0], rtol=1e-5)
+    of_one = lambda layers: task_nlls(layers, pair)[1]
+    slope = jax.grad(of_one)(layers)[-1]["w"][1]
+    assert np.all(np.isfinite(slope)) and not np.any(slope[:, 2]) and np.any(slope[:, :2])
 
 
 TINY = dict(
@@ -190,7 +215,7 @@ def test_all_methods_learn_the_same_but_for_sharing(tasks):
     pool = divide(tasks, np.random.default_rng(0), 4, 2)
     found = {method: omniglot._outcome(settings, method, pool, KEY) for method in omniglot.CORRELATIONS}
     start = {m: np.stack([sharing_matrix(4, rho) for rho in c]) for m, c in omniglot.CORRELATIONS.items()}
-    moved = {method: np.abs(found[method]["sharing"] - start[method]).max() for method in start}
+    moved = {method: np.abs(np.stack(found[method]["sharing"]) - start[method]).max() for method in start}
     assert moved[omniglot.SEPARATE] == moved[omniglot.TIED] == 0 < moved[omniglot.LEARNED]
     for method, outcome in found.items():
         for name in ("log_rates", "log_scales", "log_penalties"):

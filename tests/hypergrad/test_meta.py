@@ -204,6 +204,62 @@ def test_an_inner_optimizer_and_an_objective_of_the_meta_step_can_be_given():
     assert fitted.history[-1].objective < fitted.history[0].objective and fitted.meta > -3.0
 
 
+def with_data(meta, key, data):
+    return {**training({"data": None, **meta}, key), "data": data["train"]}
+
+
+def distance(w, data):
+    return jnp.mean((w[None] - data["valid"]) ** 2)
+
+
+def test_data_of_the_call_count_as_closed_over_ones_do(tmp_path):
+    meta = {name: value for name, value in first().items() if name != "data"}
+    given = {"train": TARGETS, "valid": TARGETS[:2] + 0.5}
+    settings = dict(key=KEY, meta_steps=3, steps=6, batch_size=3, min_momentum=0.3)
+    adam = optax.adam(0.1)
+    found = fit(distance, loss, meta, adam, training=with_data, data=given, folder=tmp_path, **settings)
+    closing = dict(training=lambda meta, key: with_data(meta, key, given), **settings)
+    expected = fit(lambda w: distance(w, given), loss, meta, adam, **closing)
+    as_close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9)  # constants may be folded
+    jax.tree.map(as_close, found.meta, expected.meta)
+    other = {**given, "valid": TARGETS[:2]}
+    with pytest.raises(ValueError, match=r"another run, with data of the call .*give another folder"):
+        fit(distance, loss, meta, adam, training=with_data, data=other, folder=tmp_path, **settings)
+
+
+def test_a_further_call_with_other_data_compiles_nothing(caplog):
+    meta = {name: value for name, value in first().items() if name != "data"}
+    adam = optax.adam(0.1)
+
+    def compilations(shift, **changes):
+        caplog.clear()
+        given = {"train": TARGETS + shift, "valid": TARGETS}
+        settings = dict(meta_steps=2, steps=6, batch_size=3, min_momentum=0.3) | changes
+        with jax.log_compiles():
+            fit(distance, loss, meta, adam, training=with_data, data=given, key=KEY, **settings)
+        told = [record.getMessage() for record in caplog.records]
+        return sum(message.startswith("Compiling") and "step" in message for message in told), len(told)
+
+    assert compilations(0.0)[0] == 1
+    assert compilations(1.0) == (0, 0)
+    assert compilations(0.0, batch_size=2)[0] == 1
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, meta, key, data):
+        return with_data(meta, key, data)
+
+
+def test_functions_that_cannot_be_told_apart_are_compiled_anew():
+    meta = {name: value for name, value in first().items() if name != "data"}
+    given = {"train": TARGETS, "valid": TARGETS}
+    settings = dict(key=KEY, meta_steps=1, steps=6, min_momentum=0.3)
+    fitted = fit(distance, loss, meta, optax.adam(0.1), training=Unhashable(), data=given, **settings)
+    assert fitted.history[0].taken
+
+
 def test_what_training_must_return_is_said():
     with pytest.raises(ValueError, match=r"dict with 'params'.*'rate'"):
         run(1, training=lambda meta, key: dict(params=jnp.zeros(2), rate=0.1))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -21,10 +23,12 @@ def main(args: list[str] | None = None) -> int:
         args=args,
     )
     try:
-        command.run()
+        at_home(command).run()
     except BrokenPipeError:  # whoever read stdout has had enough, as `head` has
         return 128 + 13  # the status of a program that ends by SIGPIPE
-    except (OSError, ValueError, ModuleNotFoundError, FloatingPointError) as error:
+    except (NotImplementedError, RecursionError):
+        raise  # these are RuntimeErrors too, and no fault of the user's
+    except (OSError, ValueError, ModuleNotFoundError, FloatingPointError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -32,6 +36,23 @@ def main(args: list[str] | None = None) -> int:
         print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
     return 0
+
+
+def at_home(options: Any) -> Any:
+    """The same options, the user's home for `~` in every path: a shell leaves it in --out=~/x."""
+    expanded: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            expanded[field.name] = at_home(value)
+        elif isinstance(value, Path):
+            try:
+                expanded[field.name] = value.expanduser()
+            except RuntimeError:
+                raise ValueError(
+                    f"{value}: nobody's home has that name; write the path out, or ./{value} for a file"
+                ) from None
+    return replace(options, **expanded)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ they were made (JSON).
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import shutil
@@ -23,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
+
+from chainrule.fingerprints.text_files import opened
 
 VALID, SETTINGS, ENDS = "valid", "settings", ".ends"
 
@@ -51,16 +54,27 @@ class Archive(NamedTuple):
 
 
 def read_archive(path: str | Path) -> Archive:
-    """All of a file that `ArchiveWriter` wrote.
+    """All of a file that `ArchiveWriter` wrote, decompressed if it ends in .gz.
 
     Raises:
         ValueError: it is another file, or damaged.
     """
     try:
-        with open(Path(path).expanduser(), "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        with opened(path) as file:
+            # gzip goes back only by beginning anew, and an archive is read from its end
+            whole = file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
+            with np.load(whole, allow_pickle=False) as stored:
+                arrays = dict(stored)
         valid, settings = arrays.pop(VALID), json.loads(str(arrays.pop(SETTINGS)))
-    except (EOFError, KeyError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        zlib.error,
+        gzip.BadGzipFile,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(
             f"{path} is no .npz that the command `fingerprint` wrote, or is damaged: {error}"
         ) from None
@@ -93,7 +107,8 @@ class ArchiveWriter(contextlib.ExitStack):
         """Add rows.
 
         Raises:
-            ValueError: a name is taken; or not all rows are valid, which .npy cannot say.
+            ValueError: a name is taken; or not all rows are valid, or there are several arrays, for which
+                .npy has no place.
         """
         if self.alone and not valid.all():
             raise ValueError(
@@ -103,6 +118,8 @@ class ArchiveWriter(contextlib.ExitStack):
             if name in (VALID, SETTINGS) or name.endswith(ENDS):
                 raise ValueError(f"a column named {name!r} cannot be written to .npz; rename it")
         arrays = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+        if self.alone and len(arrays) != 1:
+            raise ValueError(f".npy holds one array and here are {', '.join(arrays)}: write .npz")
         for name, column in columns.items():
             if name not in arrays and not self.alone:
                 cells = [cell.encode() for cell in column]
@@ -120,12 +137,23 @@ class ArchiveWriter(contextlib.ExitStack):
             (spool,) = self.spools.values()
             spool.copy_to(self.file)
             return
-        with zipfile.ZipFile(self.file, "w") as archive:
+        file = _OneWay(self.file) if isinstance(self.file, gzip.GzipFile) else self.file
+        with zipfile.ZipFile(file, "w") as archive:
             for name, spool in self.spools.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     spool.copy_to(member)
             with archive.open(f"{SETTINGS}.npy", "w") as member:
                 np.save(member, np.array(json.dumps(self.settings)))
+
+
+class _OneWay(io.RawIOBase):
+    """A file that is only added to: `zipfile` would go back, as gzip cannot, to note how long a part was."""
+
+    def __init__(self, file: io.BufferedIOBase):
+        self.file = file
+
+    def write(self, part: Any, /) -> int:
+        return self.file.write(part)
 
 
 class _Spool:

@@ -185,7 +185,7 @@ def training_buckets(molecules: Molecules, batch_size: int) -> tuple[Bucket, ...
     The first holds a batch up to 2 standard deviations above the mean size, the second up to 6, the
     third the largest `batch_size` rows together: no batch of distinct rows can need a fourth.
     """
-    sizes = molecules.sizes
+    sizes = molecules.sizes[molecules.valid]  # no batch has others
     worst = np.sort(sizes, axis=0)[-batch_size:].sum(axis=0)
     spread = sizes.std(axis=0) * np.sqrt(batch_size)
     buckets = []

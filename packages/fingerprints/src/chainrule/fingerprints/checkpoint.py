@@ -1,7 +1,7 @@
 """The folder of a run: its settings, its metrics, and a checkpoint to go on from after a kill.
 
-`config.json` holds the settings, `metrics.jsonl` one line per evaluation, `checkpoints/` the state at
-the latest checkpoint, which is written whole or not at all (by orbax).
+`config.json` holds the settings, `metrics.jsonl` one line per evaluation (null for NaN), `checkpoints/` the
+state at the latest checkpoint, which is written whole or not at all (by orbax).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
-from chainrule.fingerprints.whole_files import write_whole
+from chainrule.fingerprints.whole_files import as_json, write_whole
 
 
 class AnotherRun(ValueError):
@@ -59,13 +59,10 @@ class RunFolder:
         found = self._found()
         if self.path is None or found is None:
             return None
-        for name in self.identity:
-            if found.get(name) != self.identity[name]:
-                raise AnotherRun(
-                    f"{self.path} holds a run with {name} {found.get(name)}, this one has "
-                    f"{self.identity[name]}",
-                    replaceable=True,
-                )
+        for name, own in self.identity.items():
+            if found.get(name) != own:
+                difference = _difference(name, found.get(name), own)
+                raise AnotherRun(f"{self.path} holds a run with {difference}", replaceable=True)
         with self._manager() as manager:
             step = manager.latest_step()
             if step is None:
@@ -95,7 +92,7 @@ class RunFolder:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.path / "config.json", json.dumps(self.identity, indent=1) + "\n")
-        lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
+        lines = "".join(as_json(metrics) + "\n" for metrics in history)
         write_whole(self.path / "metrics.jsonl", lines)
 
     def _found(self) -> dict[str, Any] | None:
@@ -112,7 +109,7 @@ class RunFolder:
         """Add a line to `metrics.jsonl`."""
         if self.path is not None:
             with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(metrics) + "\n")
+                file.write(as_json(metrics) + "\n")
 
     def save(self, step: int, arrays: Any, numbers: dict[str, Any]) -> None:
         """Replace the checkpoint."""
@@ -136,6 +133,23 @@ class RunFolder:
         assert self.path is not None
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self.path / "checkpoints", options=options)
+
+
+OTHER = {  # what a shape or a digest would not say
+    "parameters": "other parameters: its model is of another make",
+    "first_weights": "other first_weights: of another seed, or of another model to start from",
+    "data": "other data: other rows or targets, or another split of them",
+}
+
+
+def _difference(name: str, found: Any, own: Any) -> str:
+    if name in OTHER:
+        return OTHER[name]
+    if not (isinstance(found, dict) and isinstance(own, dict)):
+        return f"{name} {found}, this one has {own}"
+    differing = [key for key in found | own if found.get(key) != own.get(key)]
+    in_words = lambda settings: ", ".join(f"{key} {settings.get(key)}" for key in differing)
+    return f"{in_words(found)}, this one has {in_words(own)}"
 
 
 def _digest(data: Sequence[Any]) -> str:

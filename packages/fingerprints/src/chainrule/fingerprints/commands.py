@@ -6,7 +6,9 @@ command runs.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,22 +17,37 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from chainrule.fingerprints.configs import Kind
+
 if TYPE_CHECKING:
     from chainrule.fingerprints.answers import Tally
     from chainrule.fingerprints.tables import Table
 
 
-Kind = Literal["morgan", "circular"]
+Column = Annotated[Optional[str], arg(metavar="COLUMN", help_behavior_hint="")]
+TableFormat = Annotated[
+    Optional[Literal["csv", "tsv", "smi", "sdf", "parquet"]],
+    arg(metavar="{csv,tsv,smi,sdf,parquet}", help_behavior_hint=""),
+]
+ResultFormat = Annotated[
+    Optional[Literal["csv", "tsv", "parquet", "npz", "npy"]],
+    arg(metavar="{csv,tsv,parquet,npz,npy}", help_behavior_hint=""),
+]
+
+
+def option(name: str) -> str:
+    """How a field is called on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table of molecules is read."""
+    """How a table of molecules is read; of two tables, the first."""
 
-    smiles_column: Optional[str] = None
+    smiles_column: Column = None
     """Column with the SMILES; default: the one named smiles, canonical_smiles, structure or the like. Of an
     SD file, a property to be read instead of the structures."""
-    format: Optional[Literal["csv", "tsv", "smi", "sdf", "parquet"]] = None
+    format: TableFormat = None
     """Of the table; default: by its suffix (.csv, .tsv, .smi, .sdf, .parquet, then perhaps .gz), and CSV for
     '-', which is stdin."""
     encoding: str = "utf-8-sig"
@@ -50,7 +67,7 @@ class Writing:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("-")
     """A file that ends in .csv, .tsv, .parquet, .npz or .npy, then perhaps .gz; '-' is stdout. It is written
     whole or not at all."""
-    output_format: Optional[Literal["csv", "tsv", "parquet", "npz", "npy"]] = None
+    output_format: ResultFormat = None
     """Default: by the suffix, and CSV for '-'."""
     on_invalid: Literal["keep", "drop", "fail"] = "keep"
     """A row that is no molecule is kept, its results empty, with a reason in the last column; or dropped; or
@@ -78,11 +95,13 @@ class Writing:
 class CircularOptions:
     """Which circular fingerprint."""
 
-    kind: Annotated[Optional[Kind], arg(help_behavior_hint="(default: morgan)")] = None
+    kind: Annotated[
+        Optional[Kind], arg(metavar="{morgan,circular}", help_behavior_hint="(default: morgan)")
+    ] = None
     """morgan: ECFP, bit for bit RDKit's. circular: Algorithm 1 of the talk."""
-    radius: Annotated[Optional[int], arg(help_behavior_hint="(default: 2)")] = None
+    radius: Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: 2)")] = None
     """The largest environments, in bonds around an atom."""
-    length: Annotated[Optional[int], arg(help_behavior_hint="(default: 2048)")] = None
+    length: Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: 2048)")] = None
     """Entries of the fingerprint."""
 
     def given(self) -> dict[str, Any]:
@@ -122,18 +141,40 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class LibraryReading:
+    """How LIBRARY is read if it is a table; the options without `library` are of QUERIES."""
+
+    library_smiles_column: Column = None
+    """Column with the SMILES; default: by its name, as for QUERIES."""
+    library_format: TableFormat = None
+    """Default: by its suffix."""
+    library_encoding: str = "utf-8-sig"
+    """Of its text."""
+
+    def chunks(self, path: Path) -> Iterator[Table]:
+        reading = Reading(self.library_smiles_column, self.library_format, self.library_encoding)
+        try:
+            yield from reading.chunks(path)
+        except ValueError as error:  # which names the options for a table that is alone
+            raise ValueError(
+                re.sub(r"--(?=smiles-column|format|encoding)", "--library-", str(error))
+            ) from None
+
+
+@dataclass(frozen=True)
 class Similarity:
-    """For every molecule of a table the most similar ones of a library, by Tanimoto's similarity."""
+    """Write, for every molecule of a table, the most similar ones of a library, with their similarity."""
 
     queries: Annotated[Positional[Path], arg(metavar="QUERIES")]
-    """A table of molecules; '-' is stdin."""
+    """A table of molecules to find neighbours for; '-' is stdin."""
     library: Annotated[Positional[Path], arg(metavar="LIBRARY")]
-    """A table of molecules; or, which saves much time, the .npz that `fingerprint` made of one."""
+    """A table of molecules to search among; or the .npz that `fingerprint` made of one, which saves much
+    time and says by itself which fingerprint it has."""
     n: Annotated[int, arg(aliases=["-n"])] = 10
-    """How many for each."""
+    """Neighbours for each molecule of QUERIES, the most similar first: a line for each, with its row in
+    LIBRARY and Tanimoto's similarity of their circular fingerprints, from 0 to 1."""
     reading: OmitArgPrefixes[Reading] = Reading()
-    library_smiles_column: Optional[str] = None
-    """As --smiles-column, which is of QUERIES."""
+    library_reading: OmitArgPrefixes[LibraryReading] = LibraryReading()
     writing: OmitArgPrefixes[Writing] = Writing()
     circular: OmitArgPrefixes[CircularOptions] = CircularOptions()
 
@@ -153,9 +194,15 @@ class Similarity:
         from chainrule.fingerprints.searching import library_of, load_library
 
         on_invalid, given = self.writing.on_invalid, self.circular.given()
-        if self.library.suffix.lower() != ".npz":
-            chunks = Reading(smiles_column=self.library_smiles_column).chunks(self.library)
+        suffix = Path(self.library.name.lower().removesuffix(".gz")).suffix
+        if suffix == ".npy":
+            raise ValueError(f"{self.library} has no SMILES; write the library as .npz, by `fingerprint`")
+        if suffix != ".npz":
+            chunks = self.library_reading.chunks(self.library)
             return library_of(chunks, Circular(**given), on_invalid=on_invalid)
+        for name, value in vars(self.library_reading).items():
+            if value != getattr(LibraryReading, name):
+                raise ValueError(f"{option(name)} {value}: {self.library} has its own; leave it out")
         library = load_library(self.library, on_invalid=on_invalid)
         for name, value in given.items():
             made_with = getattr(library.rule, name)
@@ -217,9 +264,31 @@ class RandomWeights:
         run(**vars(self))
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Names with commas between them; one that has a comma stands in quotes, as in CSV."""
-    return tuple(next(csv.reader([text], skipinitialspace=True)))
+def names(text: str, given_as: str) -> tuple[str, ...]:
+    """Names with commas between them; one that has a comma stands in quotes, as in CSV.
+
+    Raises:
+        ValueError: a name is empty, or there twice.
+    """
+    found = tuple(next(csv.reader([text], skipinitialspace=True), ()))
+    if not found or not all(found):
+        raise ValueError(f"{given_as} {text!r}: give names with commas between them")
+    for name in found:
+        if found.count(name) > 1:
+            raise ValueError(f"{given_as} {text!r}: {name} is named twice; name it once")
+    return found
+
+
+@contextlib.contextmanager
+def in_words_of_options() -> Iterator[None]:
+    """An error of a run's folder with the options that help, which `train` knows under other names."""
+    from chainrule.fingerprints.checkpoint import AnotherRun
+
+    try:
+        yield
+    except AnotherRun as error:
+        or_replace = ", or leave out --resume to replace it" if error.replaceable else ""
+        raise ValueError(f"{error.found}; give another --out{or_replace}") from None
 
 
 COMMANDS: dict[str, Any] = {

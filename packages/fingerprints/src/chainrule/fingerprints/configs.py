@@ -1,7 +1,7 @@
 """What a model is made of and how it is trained: plain data, for a file, a command line or a call.
 
 One can
-- describe a `PropertyModel` (`ModelConfig`) and its training (`TrainConfig`),
+- describe a `PropertyModel` (`ModelConfig`) and its training (`TrainConfig`; as typed, `TrainOptions`),
 - take what does best for a start (`CHOSEN_MODEL`, `CHOSEN_TRAINING`), as commands and estimators do.
 
 Nothing here needs JAX, so a command can list its options at once.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Variant = Literal["talk", "original", "messages"]
+Kind = Literal["morgan", "circular"]  # of circular fingerprints, the latter being Algorithm 1 of the talk
 Task = Literal["regression", "mean_variance", "classification"]
 
 
@@ -29,7 +30,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainOptions:
     """How a model is trained. The defaults suit a thousand molecules and take seconds."""
 
     steps: int = 1000  # updates of the weights, at most
@@ -41,14 +42,24 @@ class TrainConfig:
     checkpoint_every: int = 500  # updates between two checkpoints, if there is a run folder
     seed: int = 0  # order of the batches
 
+
+@dataclass(frozen=True)
+class TrainConfig(TrainOptions):
+    """`TrainOptions` that make sense.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be positive")
-        if self.weight_decay < 0 or self.patience < 0:
-            raise ValueError("weight_decay and patience must not be negative")
+        for name in ("weight_decay", "patience", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 # What does best on sets of a thousand molecules (docs/fingerprints.md); the library starts from the talk's.

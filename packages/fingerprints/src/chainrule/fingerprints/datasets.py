@@ -175,7 +175,7 @@ def read_csv(
 
 def find(source: Source, data_dir: str | Path | None = None) -> Path:
     """The local file of a source: in `data_dir`, `$CHAINRULE_DATA`, the user's cache, or downloaded."""
-    folders = [Path(f) for f in (data_dir, os.environ.get("CHAINRULE_DATA")) if f]
+    folders = [Path(f).expanduser() for f in (data_dir, os.environ.get("CHAINRULE_DATA")) if f]
     for folder in folders:
         if (folder / source.path).is_file():
             return folder / source.path

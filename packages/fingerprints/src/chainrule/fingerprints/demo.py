@@ -8,11 +8,10 @@ Source: talk, "Predictive performance" and "Interpretability".
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,7 +22,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from chainrule.fingerprints.checkpoint import AnotherRun
+from chainrule.fingerprints.commands import in_words_of_options
 from chainrule.fingerprints.comparison import Outcome, Row, compare, summarize
 from chainrule.fingerprints.datasets import Dataset, load
 from chainrule.fingerprints.draw import BLUE, ORANGE, draw_fragments
@@ -88,7 +87,7 @@ def run(
     )
     runs = out / "runs" / f"{data}-seed{seed}{'-quick' if quick else ''}-{len(chosen)}splits"
     outcomes: list[Outcome] = []
-    with bar(console, METHODS * len(chosen)) as move, _in_words_of_the_command():
+    with bar(console, METHODS * len(chosen)) as move, in_words_of_options():
         for outcome in compare(
             dataset,
             chosen,
@@ -121,22 +120,12 @@ def run(
         target=dataset.target,
         units=dataset.units,
     )
-    with _in_words_of_the_command():
+    with in_words_of_options():
         pictures += _draw(out, runs, dataset, chosen[0], seed, steps, resume)
     seconds = time.perf_counter() - start
     where = f"{platform.machine()} {jax.default_backend()}, jax {jax.__version__}"
     _print_files(console, f"{seconds:.0f} s on {where}. Drawn:", pictures)
     return rows
-
-
-@contextlib.contextmanager
-def _in_words_of_the_command() -> Iterator[None]:
-    """An error of a run's folder with the options that help, which `train` knows under other names."""
-    try:
-        yield
-    except AnotherRun as error:
-        or_replace = ", or leave out --resume to replace it" if error.replaceable else ""
-        raise ValueError(f"{error.found}; give another --out{or_replace}") from None
 
 
 def _print_files(console: Console, title: str, files: Sequence[Path]) -> None:

@@ -65,7 +65,7 @@ def draw_fragments(
     for suffix, canvas in ((".svg", rdMolDraw2D.MolDraw2DSVG), (".png", rdMolDraw2D.MolDraw2DCairo)):
         drawer = canvas(columns * width, rows * height, width, height)
         content = _draw(drawer, drawings, [f"{f.smiles}   activation {f.activation:.2f}" for f in fragments])
-        file = Path(f"{path}{suffix}")
+        file = Path(f"{path}{suffix}").expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         written.append(file)

@@ -24,8 +24,7 @@ from jaxtyping import Array, Bool, Float
 
 from chainrule.fingerprints.batches import MoleculeBatch
 from chainrule.fingerprints.circular import Rule, circular_fingerprints
-from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, ModelConfig, TrainConfig
-from chainrule.fingerprints.fingerprinting import Kind
+from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, Kind, ModelConfig, TrainConfig
 from chainrule.fingerprints.fitting import Fitted, fit
 from chainrule.fingerprints.model import PropertyModel
 from chainrule.fingerprints.molecules import Molecules, featurize
@@ -191,6 +190,9 @@ class NeuralFingerprintRegressor(RegressorMixin, _Neural):
 
     def predict(self, X: Column, return_std: bool = False) -> Float[np.ndarray, "rows ..."] | Prediction:
         """Predictions, or with `return_std` the pair of them and their standard deviations.
+
+        These are calibrated if there were 20 validation rows of each target (`fitted_.calibrated`); else they
+        are only how far the members disagree, or what the model itself expects.
 
         Raises:
             ValueError: the model knows no spread.

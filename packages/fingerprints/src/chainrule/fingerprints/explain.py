@@ -25,12 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from chainrule.fingerprints.batches import MoleculeBatch, atom_slots, molecule_sum, prediction_batches
 from chainrule.fingerprints.circular import environment_hashes
 from chainrule.fingerprints.messages import MessageWeights
-from chainrule.fingerprints.model import Head, PropertyModel
+from chainrule.fingerprints.model import Ensemble, Head, PropertyModel, head_of, members_of, size_of
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.neural import Weights, atom_writes
 from chainrule.fingerprints.prediction import predict
@@ -62,13 +62,15 @@ class Fragment(NamedTuple):
 class Feature(NamedTuple):
     """An entry of the fingerprint and what a linear head makes of it."""
 
-    index: int
+    index: int  # of an ensemble, in its members' fingerprints side by side
     weight: float  # change of the prediction, in the target's units, per unit of the feature
     pull: float  # see `feature_pulls`
     fragments: list[Fragment]  # highest z-score first, each SMILES once
 
 
-def atom_contributions(model: PropertyModel, molecules: Molecules, *, target: int = 0) -> Contributions:
+def atom_contributions(
+    model: PropertyModel | Ensemble, molecules: Molecules, *, target: int = 0
+) -> Contributions:
     """What every atom adds to the prediction of its molecule, in the target's units.
 
     An atom adds what it writes to the fingerprint times the head's gradient there ("gradient x
@@ -77,37 +79,46 @@ def atom_contributions(model: PropertyModel, molecules: Molecules, *, target: in
     them, and the atoms' sum misses the prediction by the remainder, which can be as large as the
     prediction itself. To add up, train with hidden=0.
 
+    Of an ensemble, base and atoms are means over its members, as its prediction is. Only classifiers have
+    the mean of their probabilities: what its log-odds are beyond the mean log-odds is in the remainder.
+
     Args:
-        model: one model; of an ensemble, a member.
+        model: one model, or an ensemble.
         molecules: the table.
         target: the column to explain, if the model has several.
 
     Raises:
         ValueError: the model has no such column.
     """
-    head = model.head
+    members = members_of(model)
+    head = members[0].head
     columns = 1 if head.targets is None else head.targets
     if not 0 <= target < columns:
         raise ValueError(f"target={target} is not there; the model's columns are 0 to {columns - 1}")
-    graphdef, state = nnx.split(model)
-    atoms, scores = [np.zeros(0)], [np.zeros(0)]
-    for rows, batch in prediction_batches(molecules):
-        score, along = _attribute(graphdef, state, batch, target=target)
-        scores.append(np.asarray(score, np.float64)[: len(rows)])
-        atoms.append(np.asarray(along, np.float64)[atom_slots(molecules, rows, batch)])
+    bases, scores, atoms = zip(*(_attributed(member, molecules, target) for member in members), strict=True)
     mean, std = _units(head, target)  # put on in float64, as `predict` does
-    base = mean + std * float(_score(head, jnp.zeros((1, model.fingerprint.length)), target)[0])
-    per_row = np.split(std * np.concatenate(atoms), molecules.atom_offsets[1:-1]) if len(molecules) else []
+    base = mean + std * float(np.mean(bases))
+    along = std * np.mean(atoms, axis=0)
+    per_row = np.split(along, molecules.atom_offsets[1:-1]) if len(molecules) else []
     per_row = [own if valid else own[:0] for own, valid in zip(per_row, molecules.valid, strict=True)]
-    predictions = np.where(molecules.valid, mean + std * np.concatenate(scores), np.nan)
+    together = _log_odds(np.stack(scores)) if head.task == "classification" else np.mean(scores, axis=0)
+    predictions = np.where(molecules.valid, mean + std * together, np.nan)
     sums = np.array([own.sum() for own in per_row])
     return Contributions(per_row, base, predictions, predictions - base - sums)
 
 
+def adds_up(model: PropertyModel | Ensemble) -> bool:
+    """Whether there is no remainder but rounding: linear heads, whose mean is the prediction."""
+    of_one = model.task != "classification" or size_of(model) == 1
+    return of_one and head_of(model).hidden is None
+
+
 def most_predictive_features(
-    model: PropertyModel, molecules: Molecules, n: int = 1
+    model: PropertyModel | Ensemble, molecules: Molecules, n: int = 1
 ) -> tuple[list[int], list[int]]:
     """The features that pull predictions for these molecules up most, and those that pull down most.
+
+    Those of an ensemble are its members', side by side: the features of member 1 come after those of 0.
 
     Raises:
         ValueError: the head is not linear, so no feature has a weight of its own.
@@ -116,18 +127,18 @@ def most_predictive_features(
     return order[::-1][:n].tolist(), order[:n].tolist()
 
 
-def feature_weights(model: PropertyModel) -> Float[np.ndarray, " length"]:
+def feature_weights(model: PropertyModel | Ensemble) -> Float[np.ndarray, " features"]:
     """What one unit of each feature adds to the prediction of a linear head, in the target's units."""
-    head = model.head
+    members, head = members_of(model), head_of(model)
     if head.hidden is not None:
         raise ValueError("the head has a hidden layer; train a PropertyModel with hidden=0")
     if head.targets is not None:
         raise ValueError(f"the head has {head.targets} columns; its features have a weight for each")
-    kernel = np.asarray(cast(nnx.Param, head.output.kernel)[...], np.float64)[:, 0]
-    return _units(head, 0)[1] * head.input_scale * kernel
+    kernels = [np.asarray(cast(nnx.Param, one.head.output.kernel)[...], np.float64)[:, 0] for one in members]
+    return _units(head, 0)[1] * head.input_scale * np.concatenate(kernels) / len(members)
 
 
-def feature_pulls(model: PropertyModel, molecules: Molecules) -> Float[np.ndarray, " length"]:
+def feature_pulls(model: PropertyModel | Ensemble, molecules: Molecules) -> Float[np.ndarray, " features"]:
     """How far each feature moves the average prediction, in the target's units.
 
     That is (w_k - sum_j w_j p_j) f_k, where w are the weights of a linear head, f is the average
@@ -135,26 +146,36 @@ def feature_pulls(model: PropertyModel, molecules: Molecules) -> Float[np.ndarra
     high weight alone would not do: it may belong to a feature that hardly any molecule has.
     """
     weights = feature_weights(model)
-    fingerprints = predict(model.fingerprint, molecules)[molecules.valid].astype(np.float64)
-    if not len(fingerprints):
+    if not molecules.valid.any():
         return np.zeros(len(weights))
-    average = fingerprints.mean(axis=0)
-    return (weights - weights @ average / average.sum()) * average
+    members = members_of(model)
+    pulls = []
+    for member, own in zip(members, np.split(weights, len(members)), strict=True):
+        fingerprints = predict(member.fingerprint, molecules)[molecules.valid].astype(np.float64)
+        average = fingerprints.mean(axis=0)
+        pulls.append((own - own @ average / average.sum()) * average)
+    return np.concatenate(pulls)
 
 
 def top_fragments(
-    model: PropertyModel, molecules: Molecules, features: Sequence[int], n: int = 6
+    model: PropertyModel | Ensemble, molecules: Molecules, features: Sequence[int], n: int = 6
 ) -> list[Feature]:
     """For each feature the n distinct fragments of highest z-score, over all rows and radii.
 
     What a layer cannot tell apart, it activates equally, and is one fragment here; of several with one
     SMILES the one of highest z-score is named, in the first molecule that it occurs in.
+
+    Raises:
+        ValueError: no such feature, or the head is not linear.
     """
     weights, pulls = feature_weights(model), feature_pulls(model, molecules)
-    choice = np.eye(len(weights), dtype=np.float32)[:, list(features)]
-    writes = _writes(model, molecules, choice)
+    for feature in features:
+        if not 0 <= feature < len(weights):
+            raise ValueError(f"feature {feature} is not there; the features are 0 to {len(weights) - 1}")
+    members = members_of(model)
+    writes = _written(members, molecules, np.asarray(features, np.int64))
     layers, atoms, _ = writes.shape
-    first_radius = len(model.fingerprint.weights.convolutions) + 1 - layers
+    first_radius = len(members[0].fingerprint.weights.convolutions) + 1 - layers
     environments = _environments(molecules, first_radius, layers)
     kinds = environments.astype(np.uint64) + (np.arange(layers, dtype=np.uint64)[:, None] << np.uint64(32))
     _, first, counts = np.unique(kinds, return_index=True, return_counts=True)
@@ -197,6 +218,26 @@ def surroundings(molecules: Molecules, atom: int, radius: int) -> set[int]:
     return reached
 
 
+def _attributed(
+    model: PropertyModel, molecules: Molecules, target: int
+) -> tuple[float, Float[np.ndarray, " rows"], Float[np.ndarray, " atoms"]]:
+    """The score without atoms, the score of every row, and what every atom of the table adds to it."""
+    graphdef, state = nnx.split(model)
+    atoms, scores = [np.zeros(0)], [np.zeros(0)]
+    for rows, batch in prediction_batches(molecules):
+        score, along = _attribute(graphdef, state, batch, target=target)
+        scores.append(np.asarray(score, np.float64)[: len(rows)])
+        atoms.append(np.asarray(along, np.float64)[atom_slots(molecules, rows, batch)])
+    base = float(_score(model.head, jnp.zeros((1, model.fingerprint.length)), target)[0])
+    return base, np.concatenate(scores), np.concatenate(atoms)
+
+
+def _log_odds(scores: Float[np.ndarray, "members rows"]) -> Float[np.ndarray, " rows"]:
+    """Of the mean of the probabilities that have these log-odds; of one, its own."""
+    yes, no = (np.logaddexp.reduce(-np.logaddexp(0, -sign * scores), axis=0) for sign in (1, -1))
+    return yes - no
+
+
 def _units(head: Head, target: int) -> tuple[float, float]:
     """What to add to and multiply a score with; a classifier's log-odds have no units."""
     if head.task == "classification":
@@ -221,6 +262,19 @@ def _attribute(
     scores, pullback = jax.vjp(partial(_score, model.head, target=target), molecule_sum(batch, written))
     (gradients,) = pullback(jnp.ones_like(scores))
     return scores, jnp.sum(written * gradients[batch.molecule], axis=1)
+
+
+def _written(
+    members: Sequence[PropertyModel], molecules: Molecules, features: Int[np.ndarray, " k"]
+) -> Float[np.ndarray, "layers atoms k"]:
+    """What every atom of the table writes to these features, in every written layer."""
+    length = members[0].fingerprint.length
+    owner, entry = np.divmod(features, length)
+    choice = np.eye(length, dtype=np.float32)
+    wanted = np.unique(owner).tolist() or [0]
+    parts = [_writes(members[k], molecules, choice[:, entry[owner == k]]) for k in wanted]
+    order = np.argsort(np.argsort(owner, kind="stable"))  # back from members side by side
+    return np.concatenate(parts, axis=2)[:, :, order]
 
 
 def _writes(

@@ -11,19 +11,18 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from chainrule.fingerprints.answers import Answers, OnInvalid, Tally, write_answers
 from chainrule.fingerprints.circular import circular_fingerprints, left_to_rdkit
-from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.configs import Kind
+from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 from chainrule.fingerprints.outputs import OutputFormat, output_format
 from chainrule.fingerprints.similarity import pack_bits
 from chainrule.fingerprints.tables import Table
-
-Kind = Literal["morgan", "circular"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ def write_fingerprints(
         tables: the chunks of a file, see `read_chunks`.
         out, format: see `output`.
         compute: `Circular`, or any function of molecules that gives a vector of numbers for each.
-        settings: of the computation, kept in .npz; default: those of `Circular`.
+        settings: of the computation, kept in .npz beside the featuriser's version; default: those of
+            `Circular`.
     """
     format = output_format(out, format)
     is_text = format in ("csv", "tsv")
@@ -84,6 +84,7 @@ def write_fingerprints(
         return {"fp" if is_text else "fingerprint": values}
 
     made_with = asdict(compute) if isinstance(compute, Circular) else settings or {}
+    made_with = {**made_with, "featurizer_version": FEATURIZER_VERSION}
     return write_answers(
         tables, out, compute, results, settings=made_with, on_invalid=on_invalid, format=format
     )

@@ -20,7 +20,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
-from chainrule.fingerprints.model import Ensemble, PropertyModel
+from chainrule.fingerprints.model import Ensemble, PropertyModel, head_of, members_of
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.objective import Prediction
 from chainrule.fingerprints.prediction import (
@@ -129,17 +129,20 @@ def _fresh(config: ModelConfig, columns: int | None, members: int, seed: int) ->
     return models[0] if members == 1 else Ensemble(models)
 
 
+def keeps_its_head(start: PropertyModel | Ensemble, columns: int | None, task: str) -> bool:
+    """Whether a trained model predicts as many columns in this way; else it needs a new head."""
+    return (head_of(start).targets, start.task) == (columns, task)
+
+
 def _warm(
     start: PropertyModel | Ensemble, columns: int | None, task: str, seed: int
 ) -> PropertyModel | Ensemble:
-    several = isinstance(start, Ensemble)
-    old = [start.member(k) for k in range(start.size)] if isinstance(start, Ensemble) else [start]
-    config = old[0].config
-    if (old[0].head.targets, config.task) == (columns, task):
+    if keeps_its_head(start, columns, task):
         return start
+    several = isinstance(start, Ensemble)
     models = []
-    for k, model in enumerate(old):
-        arguments = asdict(config) | {"task": task}
+    for k, model in enumerate(members_of(start)):
+        arguments: dict[str, Any] = asdict(model.config) | {"task": task}
         models.append(PropertyModel(**arguments, targets=columns, rngs=nnx.Rngs(1000 * seed + k)))
         nnx.update(models[-1].fingerprint, nnx.state(model.fingerprint))
     return Ensemble(models) if several else models[0]

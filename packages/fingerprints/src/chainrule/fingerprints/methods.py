@@ -59,7 +59,7 @@ NEURAL = {  # settings of the neural methods, where none are given
     MESSAGES_NET: Neural(ModelConfig(width=48, variant="messages", hidden=NET_HIDDEN), NEURAL_TRAINING),
 }
 
-Kind = TypeVar("Kind", Linear, CircularNet, Neural)
+OfMethod = TypeVar("OfMethod", Linear, CircularNet, Neural)
 
 
 class Answer(NamedTuple):
@@ -88,7 +88,7 @@ class Methods:
         self.steps = steps
         self.settings = settings
         self.trials = trials
-        self.run_dir = Path(run_dir) if run_dir else None
+        self.run_dir = Path(run_dir).expanduser() if run_dir else None
         self.resume = resume
         self.counted: dict[tuple[str, int], np.ndarray] = {}
         self.best: dict[tuple[str, int], Linear] = {}
@@ -142,7 +142,7 @@ class Methods:
             settings = best.settings
         return self.best_fit([settings], method.partition(" ")[0], split, seed)
 
-    def given(self, method: str, number: int, kind: type[Kind]) -> Kind | None:
+    def given(self, method: str, number: int, kind: type[OfMethod]) -> OfMethod | None:
         if method not in self.settings:
             return None
         found = of_fold(self.settings[method], number)

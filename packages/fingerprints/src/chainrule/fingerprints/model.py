@@ -66,9 +66,11 @@ class Head(nnx.Module):
                 has twenty of, one more is news no more.
 
         Raises:
-            ValueError: unknown task, or no targets.
+            ValueError: unknown task, no targets, or a negative size.
         """
         check_task(task)
+        if hidden < 0:
+            raise ValueError(f"hidden={hidden} must not be negative; 0 makes the head linear")
         if targets is not None and targets < 1:
             raise ValueError(f"targets={targets} must be at least 1, or None for a plain number per row")
         self.input_scale = input_scale
@@ -157,8 +159,9 @@ class PropertyModel(nnx.Module):
 class Ensemble(nnx.Module):
     """Models of one architecture, side by side in one set of arrays: one compilation trains them all.
 
-    Each learns what it would have learned alone from the same batches. Their mean is a better
-    prediction than one of them, and how far they disagree is a measure of what they do not know.
+    At every step of a training each has the weights that it would have alone, from the same batches; the
+    step that is kept is one for all. Their mean is a better prediction than one of them, and how far they
+    disagree is a measure of what they do not know.
 
     Example:
         >>> from chainrule.fingerprints import collate, featurize
@@ -204,6 +207,22 @@ class Ensemble(nnx.Module):
         return jax.vmap(lambda state: call(nnx.merge(graphdef, state)))(state)
 
 
+def size_of(model: PropertyModel | Ensemble) -> int:
+    """How many models these are."""
+    return model.size if isinstance(model, Ensemble) else 1
+
+
+def members_of(model: PropertyModel | Ensemble) -> list[PropertyModel]:
+    """The models of an ensemble, each by itself; of one model, that."""
+    return [model.member(k) for k in range(model.size)] if isinstance(model, Ensemble) else [model]
+
+
+def head_of(model: Known) -> Head:
+    """The head; of an ensemble the one that has the weights of all members."""
+    one = model.stacked if isinstance(model, Ensemble) else model
+    return one.head if isinstance(one, PropertyModel) else one
+
+
 Known = Head | PropertyModel | Ensemble
 
 
@@ -216,7 +235,7 @@ def scale_of(model: nnx.Module) -> Scale:
     """The units that a model answers in; none (mean 0, standard deviation 1) for a user's own."""
     if not is_known(model):
         return Scale(np.zeros(()), np.ones(()), np.ones(()))
-    head, first = _head(model)
+    head, first = head_of(model), 0 if isinstance(model, Ensemble) else ()  # members share one
     return Scale(*(np.asarray(v[...], np.float64)[first] for v in (head.mean, head.std, head.widening)))
 
 
@@ -237,7 +256,7 @@ def rescale(model: Known, scale: Scale) -> None:
     old = scale_of(model)
     set_scale(model, scale)
     new = scale_of(model)
-    head, _ = _head(model)
+    head = head_of(model)
     shape = (*new.mean.shape, OUTPUTS[head.task])
     factor, shift = np.ones(shape), np.zeros(shape)
     factor[..., 0], shift[..., 0] = old.std / new.std, (old.mean - new.mean) / new.std
@@ -246,11 +265,3 @@ def rescale(model: Known, scale: Scale) -> None:
         values = np.asarray(weights[...], np.float64)
         own = values.reshape(-1, factor.size) * factor.reshape(1, -1) + added.reshape(1, -1)
         weights[...] = jnp.asarray(own.reshape(values.shape), weights[...].dtype)
-
-
-def _head(model: Known) -> tuple[Head, int | tuple[()]]:
-    """The head that holds the scale, and where in its arrays: all members of an ensemble share one."""
-    first: int | tuple[()] = ()
-    if isinstance(model, Ensemble):
-        model, first = model.stacked, 0
-    return (model.head if isinstance(model, PropertyModel) else model), first

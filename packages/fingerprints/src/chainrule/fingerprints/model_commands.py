@@ -6,17 +6,20 @@ before a command runs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from chainrule.fingerprints.commands import Reading, Writing, names
-from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, ModelConfig, TrainConfig
+from chainrule.fingerprints.commands import Column, Reading, Writing, names, option
+from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, Task, TrainOptions, Variant
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from chainrule.fingerprints.molecules import Molecules
     from chainrule.fingerprints.splits import Split
 
@@ -27,7 +30,7 @@ class Splitting:
 
     split: Literal["random", "scaffold", "column"] = "random"
     """scaffold keeps molecules with the same rings together; column reads it from --split-column."""
-    split_column: Optional[str] = None
+    split_column: Column = None
     """Column that says train, validation (or val) or test."""
     validation: float = 0.1
     """Fraction of the rows by which the best moment is chosen and the spread calibrated."""
@@ -36,16 +39,74 @@ class Splitting:
     split_seed: int = 0
     """Of random and scaffold."""
 
-    def of(self, labels: Sequence[str], molecules: Molecules) -> Split:
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: an option is out of range, or would not be looked at.
+        """
+        if self.split_seed < 0:
+            raise ValueError(f"--split-seed {self.split_seed} must not be negative")
+        if self.split != "column":
+            if self.split_column:
+                raise ValueError(
+                    f"--split-column {self.split_column}: only --split column reads it; add --split column, "
+                    "or leave it out"
+                )
+            return
+        if not self.split_column:
+            raise ValueError("--split column needs --split-column, the name of the column that says it")
+        for name in ("validation", "test", "split_seed"):
+            if (value := getattr(self, name)) != getattr(Splitting, name):
+                raise ValueError(
+                    f"{option(name)} {value}: this is of --split random and scaffold, not of --split column; "
+                    "leave it out"
+                )
+
+    def of(self, molecules: Molecules, rows: np.ndarray, labels: Sequence[str]) -> Split:
+        """Split these rows of a table, whose numbers they keep; labels are those of the column."""
         from chainrule.fingerprints import splits
         from chainrule.fingerprints.smiles import scaffold_smiles
 
-        fractions = {"seed": self.split_seed, "validation": self.validation, "test": self.test}
         if self.split == "column":
-            return splits.column_split(labels)
+            return splits.column_split(labels, rows)
+        fractions = {"seed": self.split_seed, "validation": self.validation, "test": self.test}
         if self.split == "scaffold":
-            return splits.scaffold_split([scaffold_smiles(s) for s in molecules.smiles], **fractions)
-        return splits.random_splits(len(molecules), 1, **fractions)[0]
+            scaffolds = [scaffold_smiles(molecules.smiles[row]) for row in rows]
+            found = splits.scaffold_split(scaffolds, **fractions)
+        else:
+            found = splits.random_splits(len(rows), 1, **fractions)[0]
+        return splits.Split(*(rows[part] for part in found))
+
+
+def _default(value: object, metavar: str = "INT") -> Any:
+    """An option whose default stands elsewhere, so that one knows whether it was given."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {value}, or that of --start-from)")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the model is made of, whatever the number of its targets."""
+
+    depth: Annotated[Optional[int], _default(CHOSEN_MODEL.depth)] = None
+    """Layers of the fingerprint: the radius of what an atom sees, in bonds."""
+    width: Annotated[Optional[int], _default(CHOSEN_MODEL.width)] = None
+    """Features of an atom in the hidden layers."""
+    length: Annotated[Optional[int], _default(CHOSEN_MODEL.length)] = None
+    """Entries of the fingerprint."""
+    variant: Annotated[Optional[Variant], _default(CHOSEN_MODEL.variant, "{talk,original,messages}")] = None
+    """How atoms take in their neighbours."""
+    hidden: Annotated[Optional[int], _default(CHOSEN_MODEL.hidden)] = None
+    """Units in the hidden layer of the head; 0 makes it linear."""
+    task: Annotated[
+        Optional[Task], _default(CHOSEN_MODEL.task, "{regression,mean_variance,classification}")
+    ] = None
+    """What is predicted. Another task than that of --start-from needs a new head."""
+
+    def given(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+_CHOSEN_TRAINING = TrainOptions(**vars(CHOSEN_TRAINING))
 
 
 @dataclass(frozen=True)
@@ -60,9 +121,9 @@ class Train:
     """Folder for the model, its metrics and the predictions of the test rows."""
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
     splitting: OmitArgPrefixes[Splitting] = Splitting()
-    model: OmitArgPrefixes[ModelConfig] = CHOSEN_MODEL
-    training: OmitArgPrefixes[TrainConfig] = CHOSEN_TRAINING
-    members: int = 1
+    model: OmitArgPrefixes[Architecture] = Architecture()
+    training: OmitArgPrefixes[TrainOptions] = _CHOSEN_TRAINING
+    members: Annotated[Optional[int], _default(1)] = None
     """Models in an ensemble, trained as one; 5 are more accurate than one, and know how far they are off."""
     start_from: Optional[Path] = None
     """Folder of a trained model to go on from, whatever it was trained on; it says what the model is made
@@ -76,7 +137,7 @@ class Train:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return names(self.target_columns)
+        return names(self.target_columns, "-t")
 
     def run(self) -> None:
         from chainrule.fingerprints.train_command import run
@@ -97,12 +158,16 @@ class Predict:
 
     def run(self) -> None:
         from chainrule.fingerprints.predict_command import write_predictions
+        from chainrule.fingerprints.prediction import knows_spread
         from chainrule.fingerprints.saved import load_model
 
         writing = self.writing.arguments()
         model = load_model(self.model)
         chunks = self.reading.chunks(self.input)
         self.writing.report(write_predictions(chunks, model, **writing), self.input)
+        if knows_spread(model.model) and model.metrics.get("calibrated") is False:
+            columns = ", ".join(f"predicted_{target}_std" for target in model.targets)
+            print(f"{columns} is not calibrated: {self.model} had too few validation rows", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -116,14 +181,15 @@ class Explain:
     out: Annotated[Path, arg(aliases=["-o"])] = Path("explanation.html")
     """The page: one file that needs nothing else."""
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
-    name_column: Optional[str] = None
+    name_column: Column = None
     """Column with the molecules' names; default: row numbers."""
     target: Optional[str] = None
     """Which target, if the model has several; default: the first."""
     max_molecules: int = 20
     """Molecules that are drawn, the first of the table."""
-    member: int = 0
-    """Which model of an ensemble is explained."""
+    member: Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="")] = None
+    """One model of an ensemble, counted from 0, to be explained by itself; default: all together, as they
+    predict."""
 
     def run(self) -> None:
         from chainrule.fingerprints.model import Ensemble
@@ -137,13 +203,17 @@ class Explain:
             raise ValueError(f"--target {target}: the model predicts {', '.join(saved.targets)}")
         columns = (self.name_column,) if self.name_column else ()
         table = read_table(self.input, columns=columns, **vars(self.reading))
-        model = saved.model.member(self.member) if isinstance(saved.model, Ensemble) else saved.model
+        model, by = saved.model, ""
+        if self.member is not None:
+            if not isinstance(model, Ensemble):
+                raise ValueError(f"--member {self.member}: {self.model} is one model; leave it out")
+            model, by = model.member(self.member), f", by member {self.member} of {saved.members}"
         page = explain_page(
             model,
             table.molecules(),
             self.out,
             names=table.columns[self.name_column] if self.name_column else None,
-            quantity=target,
+            quantity=f"{target}{by}",
             units=saved.units,
             target=saved.targets.index(target),
             max_molecules=self.max_molecules,

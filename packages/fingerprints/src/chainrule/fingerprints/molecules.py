@@ -212,7 +212,7 @@ def _join(rows: tuple[str, ...], parts: Sequence[Graphs]) -> Molecules:
 
 def save_molecules(path: str | Path, molecules: Molecules) -> None:
     """Write a table to one file, whole or not at all, also when two processes write it at once."""
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {field.name: getattr(molecules, field.name) for field in fields(Molecules)}
     for name in _TEXTS:  # as an array of text, each row would take the room of the longest
@@ -231,7 +231,7 @@ def load_molecules(path: str | Path) -> Molecules:
         ValueError: the file is damaged or something else.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with Path(path).expanduser().open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays: dict[str, Any] = dict(stored)
         for name in _TEXTS:
             arrays[name] = tuple(json.loads(arrays[name].tobytes()))

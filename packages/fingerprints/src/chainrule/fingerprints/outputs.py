@@ -135,8 +135,8 @@ class _TextWriter:
         self.file, self.delimiter, self.is_begun = file, delimiter, False
 
     def write(self, columns: Columns, valid: Bool[np.ndarray, " rows"]) -> None:
-        text = io.StringIO(newline="")
-        rows = csv.writer(text, delimiter=self.delimiter, lineterminator="\n")
+        text = _Lines(newline="")
+        rows = csv.writer(text, delimiter=self.delimiter, lineterminator=text.QUOTED)
         if not self.is_begun:
             names = list(itertools.chain(*(_names(name, column) for name, column in columns.items())))
             for name in columns:
@@ -151,6 +151,18 @@ class _TextWriter:
 
     def finish(self) -> None:
         """Everything is written already."""
+
+
+class _Lines(io.StringIO):
+    """Where `csv` writes row by row; every line ends in \\n.
+
+    Python 3.11 puts into quotes what ends lines in its own output, and no other end of a line.
+    """
+
+    QUOTED = "\r\n"
+
+    def write(self, line: str, /) -> int:
+        return super().write(line.removesuffix(self.QUOTED) + "\n")
 
 
 def _names(name: str, column: Sequence[str] | np.ndarray) -> list[str]:

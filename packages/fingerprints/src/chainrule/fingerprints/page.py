@@ -22,12 +22,13 @@ from chainrule.fingerprints.draw import BLUE, ORANGE, contributions_svg, fragmen
 from chainrule.fingerprints.explain import (
     Contributions,
     Feature,
+    adds_up,
     atom_contributions,
     most_predictive_features,
     surroundings,
     top_fragments,
 )
-from chainrule.fingerprints.model import PropertyModel
+from chainrule.fingerprints.model import Ensemble, PropertyModel, head_of, size_of
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.smiles import fragment_smiles
 
@@ -35,7 +36,7 @@ SHOWN_ATOMS = 6  # with a number beside them and a row in the table, per molecul
 
 
 def explain_page(
-    model: PropertyModel,
+    model: PropertyModel | Ensemble,
     molecules: Molecules,
     path: str | Path,
     *,
@@ -51,11 +52,12 @@ def explain_page(
     """Write why a model predicts what it does for these molecules; returns the file.
 
     Args:
-        model: one model; of an ensemble, a member.
+        model: one model, or an ensemble, see `atom_contributions`.
         molecules: the table to explain. Invalid rows are named with their reason.
         path: of the HTML file.
         names: of the rows; default: their numbers.
-        quantity, units: what is predicted, and in what.
+        quantity, units: what is predicted, and in what. Of a classifier the page explains the log-odds, which
+            have no units.
         target: the column to explain, if the model has several.
         reference: molecules to take fragments from, such as the training set; default: `molecules`.
         max_molecules: rows that are drawn; the page says, and a warning does, if there are more.
@@ -74,19 +76,21 @@ def explain_page(
     shown = molecules.take(np.arange(min(len(molecules), max_molecules)))
     explained = atom_contributions(model, shown, target=target)
     limit = max((float(np.abs(own).max()) for own in explained.atoms if len(own)), default=0.0)
-    exact = model.head.hidden is None
+    head = head_of(model)
+    if model.task == "classification":
+        quantity, units = f"log-odds of {quantity}", ""
     body = [f"<h1>Why: {escape(quantity)}</h1>"]
     if len(shown) < len(molecules):
         missing = f"only the first {len(shown)} of {len(molecules)} rows are drawn (max_molecules)"
         warnings.warn(missing, stacklevel=2)
         body.append(f"<p><strong>Attention: {missing}.</strong></p>")
-    body += [_how_to_read(explained, limit, exact, units), "<section>"]
+    body += [_how_to_read(model, explained, limit, units), "<section>"]
     body += [
-        _molecule(shown, row, names[row], explained, limit, exact, quantity, units)
+        _molecule(model, shown, row, names[row], explained, limit, quantity, units)
         for row in range(len(shown))
     ]
     body.append("</section>")
-    if exact and model.head.targets is None:
+    if head.hidden is None and head.targets is None:
         reference = molecules if reference is None else reference
         up, down = most_predictive_features(model, reference, n_features)
         features = top_fragments(model, reference, [*up, *down], n_fragments)
@@ -95,29 +99,45 @@ def explain_page(
             "<p>The features that move predictions up most, then those that move them down most. The "
             "coloured fragments are those to which a feature responds most beyond the average.</p>"
         )
-        body += [_feature(reference, feature, units) for feature in features]
+        body += [_feature(model, reference, feature, units) for feature in features]
     else:
         body.append(
             "<p>Features are left out: with a hidden layer, or several columns, a feature has no weight of "
             "its own. A model trained with hidden=0 has.</p>"
         )
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_PAGE.format(title=escape(quantity), body="\n".join(body)), encoding="utf-8")
     return path
 
 
-def _how_to_read(explained: Contributions, limit: float, exact: bool, units: str) -> str:
-    if exact:
+def _how_to_read(model: PropertyModel | Ensemble, explained: Contributions, limit: float, units: str) -> str:
+    if head_of(model).hidden is not None:
+        how = (
+            "The head is a neural net: what an atom adds is its activation times the gradient at its "
+            "molecule. These do <em>not</em> add up to the prediction; what is left over is named the "
+            "remainder, and where it is large the colours say little."
+        )
+    elif adds_up(model):
         how = (
             "The head is linear, so each prediction is exactly a base, the same for all molecules, plus what "
             "every atom adds."
         )
     else:
         how = (
-            "The head is a neural net: what an atom adds is its activation times the gradient at its "
-            "molecule. These do <em>not</em> add up to the prediction; what is left over is named the "
-            "remainder, and where it is large the colours say little."
+            "The heads are linear, so what atoms add gives exactly the mean of the log-odds of the models. "
+            "Their answer is the mean of their probabilities; what its log-odds are beyond that is named the "
+            "remainder."
+        )
+    if size_of(model) > 1:
+        how += (
+            f" This is an ensemble of {size_of(model)} models: the base, and what an atom adds, are means "
+            "over these."
+        )
+    if model.task == "classification":
+        how += (
+            " Of a probability p the log-odds are log(p / (1 - p)): 0 for one half, and one more makes a yes "
+            "2.7 times as likely beside a no."
         )
     low, high = (_number(value, limit, units) for value in (-limit, limit))
     return f"""<p>{how} The base is {_number(explained.base, limit, units)}.</p>
@@ -127,12 +147,12 @@ beside them. Atoms are numbered from 0, in the order of the SMILES.</p>"""
 
 
 def _molecule(
+    model: PropertyModel | Ensemble,
     molecules: Molecules,
     row: int,
     name: str,
     explained: Contributions,
     limit: float,
-    exact: bool,
     quantity: str,
     units: str,
 ) -> str:
@@ -143,7 +163,11 @@ def _molecule(
     own = explained.atoms[row]
     largest = np.argsort(-np.abs(own), kind="stable")[:SHOWN_ATOMS].tolist()
     notes = {atom: _number(own[atom], limit) for atom in largest}
-    rest = f" + remainder {_number(explained.remainders[row], limit)}"
+    rest = "" if adds_up(model) else f" + remainder {_number(explained.remainders[row], limit)}"
+    prediction = explained.predictions[row]
+    odds = ""
+    if model.task == "classification":
+        odds = f", a probability of {0.5 * (1 + math.tanh(prediction / 2)):.3f}"
     cells = "".join(
         f"<tr><td>{_number(own[atom], limit)}</td><td>{atom}</td>"
         f"<td><code>{escape(_around(molecules, row, atom))}</code></td></tr>"
@@ -151,8 +175,8 @@ def _molecule(
     )
     return f"""<article>{title}
 <figure>{contributions_svg(smiles, own, limit=limit, notes=notes)}</figure>
-<p>{escape(quantity)}: <strong>{_number(explained.predictions[row], limit, units, sign="")}</strong>
-= base {_number(explained.base, limit)} + atoms {_number(own.sum(), limit)}{"" if exact else rest}</p>
+<p>{escape(quantity)}: <strong>{_number(prediction, limit, units, sign="")}</strong>{odds}
+= base {_number(explained.base, limit)} + atoms {_number(own.sum(), limit)}{rest}</p>
 <table><thead><tr><th>adds</th><th>atom</th><th>with its neighbours</th></tr></thead>
 <tbody>{cells}</tbody></table>
 {f"<p>{escape(reason)}</p>" if reason else ""}</article>"""
@@ -164,7 +188,11 @@ def _around(molecules: Molecules, row: int, atom: int) -> str:
     return fragment_smiles(molecules.smiles[row], atoms)
 
 
-def _feature(molecules: Molecules, feature: Feature, units: str) -> str:
+def _feature(model: PropertyModel | Ensemble, molecules: Molecules, feature: Feature, units: str) -> str:
+    name = f"Feature {feature.index}"
+    if isinstance(model, Ensemble) and model.size > 1:
+        member, entry = divmod(feature.index, model.stacked.fingerprint.length)
+        name += f", entry {entry} of member {member}"
     colour = BLUE if feature.pull > 0 else ORANGE
     size = abs(feature.pull)
     figures = "".join(
@@ -173,7 +201,7 @@ def _feature(molecules: Molecules, feature: Feature, units: str) -> str:
         f"{fragment.occurrences} times</figcaption></figure>"
         for fragment in feature.fragments
     )
-    return f"""<article class="feature"><h3>Feature {feature.index}</h3>
+    return f"""<article class="feature"><h3>{name}</h3>
 <p>moves the average prediction by <strong>{_number(feature.pull, size, units)}</strong>; one more of it
 adds {_number(feature.weight, size, units)}</p><div class="fragments">{figures}</div></article>"""
 

@@ -23,10 +23,10 @@ from flax import nnx
 from jaxtyping import Float
 
 from chainrule.fingerprints.configs import ModelConfig
-from chainrule.fingerprints.model import Ensemble, PropertyModel
+from chainrule.fingerprints.model import Ensemble, PropertyModel, members_of, size_of
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 from chainrule.fingerprints.prediction import predict
-from chainrule.fingerprints.whole_files import write_whole
+from chainrule.fingerprints.whole_files import as_json, write_whole
 
 FORMAT = 1  # of the folder
 
@@ -38,7 +38,7 @@ class SavedModel:
     model: PropertyModel | Ensemble
     targets: tuple[str, ...]  # a name for every column of the answers
     units: str  # of the targets; '' if unknown
-    metrics: dict[str, Any]  # how it did where it was tested, as given to `save_model`
+    metrics: dict[str, Any]  # how it did where it was tested, as given to `save_model`; None for NaN
 
     @property
     def task(self) -> str:
@@ -46,7 +46,7 @@ class SavedModel:
 
     @property
     def members(self) -> int:
-        return self.model.size if isinstance(self.model, Ensemble) else 1
+        return size_of(self.model)
 
     def predict(self, molecules: Molecules) -> Float[np.ndarray, "rows ..."]:
         """See `predict`."""
@@ -54,12 +54,8 @@ class SavedModel:
 
     def fingerprint(self, molecules: Molecules) -> Float[np.ndarray, "rows length"]:
         """Neural fingerprints; of an ensemble those of all members side by side."""
-        models = (
-            [self.model.member(number) for number in range(self.members)]
-            if isinstance(self.model, Ensemble)
-            else [self.model]
-        )
-        return np.concatenate([predict(model.fingerprint, molecules) for model in models], axis=1)
+        parts = [predict(model.fingerprint, molecules) for model in members_of(self.model)]
+        return np.concatenate(parts, axis=1)
 
 
 def save_model(
@@ -101,7 +97,7 @@ def save_model(
     shutil.rmtree(folder / "weights", ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "weights", jax.tree.leaves(nnx.state(model)))
-    write_whole(folder / "model.json", json.dumps(about, indent=1) + "\n")
+    write_whole(folder / "model.json", as_json(about, indent=1) + "\n")
     return folder
 
 
@@ -120,18 +116,16 @@ def load_model(folder: str | Path) -> SavedModel:
         raise FileNotFoundError(
             f"{folder} holds no model: there is no {file}; `train --out {folder}` makes one"
         )
+    wanted = {"format": FORMAT, "featurizer_version": FEATURIZER_VERSION}
     try:
         about = json.loads(file.read_text())
-        found = {name: about[name] for name in ("format", "featurizer_version")}
-        config = ModelConfig(**about["model"]) if found["format"] == FORMAT else None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        found = {name: about[name] for name in wanted}
+        parts = _parts(about) if found == wanted else None
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error!r}); train the model again") from None
-    wanted = {"format": FORMAT, "featurizer_version": FEATURIZER_VERSION}
-    if found != wanted or config is None:
+    if parts is None:
         raise ValueError(f"{folder} was made with {found}, this version has {wanted}; train the model again")
-    # Shapes are wanted, not weights: nothing is drawn.
-    make = lambda: _make(config, about["columns"], about["members"])
-    graphdef, state = nnx.split(nnx.eval_shape(make))
+    graphdef, state = parts
     leaves, structure = jax.tree.flatten(state)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -152,6 +146,12 @@ def _one(model: PropertyModel | Ensemble) -> PropertyModel:
     return one
 
 
-def _make(config: ModelConfig, columns: int | None, members: int | None) -> PropertyModel | Ensemble:
+def _parts(about: Mapping[str, Any]) -> tuple[nnx.GraphDef, nnx.State]:
+    """A model's structure and the shapes of its weights; of these nothing is drawn."""
+    config, columns, members = ModelConfig(**about["model"]), about["columns"], about["members"]
+    if len(about["targets"]) != (columns or 1) or not {"units", "metrics"} <= set(about):
+        raise ValueError("not one name for each target, or no units or metrics")
     one = lambda: PropertyModel(**asdict(config), targets=columns, rngs=nnx.Rngs(0))
-    return one() if members is None else Ensemble([one() for _ in range(members)])
+    return nnx.split(
+        nnx.eval_shape(lambda: one() if members is None else Ensemble([one() for _ in range(members)]))
+    )

@@ -9,9 +9,7 @@ Source: BIOVIA, CTfile formats, chapter "SDFiles".
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 TITLE = "_Name"  # the first line of a structure, under RDKit's name for it
@@ -57,11 +55,12 @@ def _starting(lines: Sequence[str], mark: str) -> Iterator[int]:
     return (i for i, line in enumerate(lines) if line.startswith(mark))
 
 
-def structures(chunk: Sequence[Record]) -> list[str]:
-    """SMILES of the structures; '' where RDKit cannot read one."""
-    from chainrule.fingerprints.smiles import quiet, read_sdf
+def structures(chunk: Iterable[Record]) -> list[str]:
+    """SMILES of the structures; '' where there is none that RDKit can read.
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder) / "chunk.sdf"
-        path.write_text("".join(f"{record.structure}\n$$$$\n" for record in chunk), encoding="utf-8")
-        return read_sdf(path, TITLE)[0]
+    One by one: a reader of whole files passes over some records that are empty.
+    """
+    from chainrule.fingerprints.smiles import of_molfile, quiet
+
+    with quiet():
+        return [of_molfile(record.structure) for record in chunk]

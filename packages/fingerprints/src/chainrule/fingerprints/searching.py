@@ -19,6 +19,7 @@ from jaxtyping import Int, UInt32
 from chainrule.fingerprints.answers import REASON, Answers, OnInvalid, Tally, answer
 from chainrule.fingerprints.archives import Texts, read_archive
 from chainrule.fingerprints.fingerprinting import Circular
+from chainrule.fingerprints.molecules import FEATURIZER_VERSION
 from chainrule.fingerprints.outputs import OutputFormat, output
 from chainrule.fingerprints.similarity import most_similar, pack_bits
 from chainrule.fingerprints.tables import Table
@@ -58,7 +59,8 @@ def load_library(path: str | Path, *, on_invalid: OnInvalid = "keep") -> Library
     """The library in an .npz that `write_fingerprints` wrote.
 
     Raises:
-        ValueError: it is another file, its fingerprints are not binary, or as for `library_of`.
+        ValueError: it is another file, its fingerprints are not binary, or of molecules as another version
+            sees them; or as for `library_of`.
     """
     columns, valid, settings = read_archive(path)
     smiles = columns.get(settings.pop("smiles_column", ""))
@@ -67,6 +69,12 @@ def load_library(path: str | Path, *, on_invalid: OnInvalid = "keep") -> Library
         raise ValueError(
             f"{path} has no binary circular fingerprints of SMILES, which are what is compared: write it by "
             "`fingerprint`, without --counts and without --model"
+        )
+    version = settings.pop("featurizer_version", None)
+    if version != FEATURIZER_VERSION:
+        raise ValueError(
+            f"{path} was made with featurizer_version {version}, this version has {FEATURIZER_VERSION}; "
+            "write it again by `fingerprint`"
         )
     if on_invalid == "fail" and not valid.all():
         first = int(np.argmin(valid))

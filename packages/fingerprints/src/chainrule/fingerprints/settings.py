@@ -72,7 +72,7 @@ def read_settings(path: str | Path) -> dict[str, dict[str, OfFolds]]:
         ValueError: the file is no such JSON, or names a setting that does not exist.
         FileNotFoundError: there is no such file.
     """
-    return _parse(Path(path).read_text(), str(path))
+    return _parse(Path(path).expanduser().read_text(), str(path))
 
 
 def shipped_settings() -> dict[str, dict[str, OfFolds]]:
@@ -87,8 +87,9 @@ def write_settings(path: str | Path, settings: Mapping[str, Mapping[str, OfFolds
         name: {method: [asdict(one) for one in entries] for method, entries in methods.items()}
         for name, methods in settings.items()
     }
-    write_whole(Path(path), json.dumps(content, indent=1) + "\n")
-    return Path(path)
+    path = Path(path).expanduser()
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+    return path
 
 
 def of_fold(entries: OfFolds, fold: int) -> Settings:

@@ -1,7 +1,8 @@
-"""What RDKit reads: SMILES.
+"""What RDKit reads: SMILES, and drawn structures.
 
 One can
 - read a cell of a table (`read_cell`), or learn why it is no molecule (`Unreadable`),
+- turn a drawn structure into SMILES (`of_molfile`),
 - name a molecule, or a part of it (`canonical_smiles`, `fragment_smiles`, `scaffold_smiles`),
 - compute RDKit's own Morgan fingerprints (`rdkit_fingerprints`).
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -111,13 +111,10 @@ def scaffold_smiles(smiles: str) -> str:
     return MurckoScaffold.MurckoScaffoldSmiles(mol=read(smiles))
 
 
-def read_sdf(path: str | Path, property_name: str) -> tuple[list[str], list[str]]:
-    """SMILES and one property (as text, '' if absent) of every record of an SD file."""
-    smiles, values = [], []
-    for mol in Chem.SDMolSupplier(str(path)):
-        smiles.append("" if mol is None else Chem.MolToSmiles(mol))
-        values.append(mol.GetProp(property_name) if mol and mol.HasProp(property_name) else "")
-    return smiles, values
+def of_molfile(text: str) -> str:
+    """SMILES of a drawn structure; '' where RDKit cannot read it, or there is none."""
+    mol = Chem.MolFromMolBlock(text)
+    return "" if mol is None else Chem.MolToSmiles(mol)
 
 
 def rdkit_fingerprints(

@@ -94,8 +94,12 @@ def scaffold_split(
     return Split(**{name: np.sort(np.array(rows, np.int64)) for name, rows in parts.items()})
 
 
-def column_split(labels: Sequence[str]) -> Split:
+def column_split(labels: Sequence[str], rows: Sequence[int] | np.ndarray | None = None) -> Split:
     """The split that a column of a table names: train, validation (or val, valid) and test.
+
+    Args:
+        labels: the column, of all rows of the table.
+        rows: those to split; default: all.
 
     Raises:
         ValueError: a label is none of these, or no row is for training.
@@ -103,10 +107,14 @@ def column_split(labels: Sequence[str]) -> Split:
     words = {"train": "train", "training": "train", "test": "test"}
     words |= dict.fromkeys(("validation", "valid", "val"), "validation")
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for row, label in enumerate(labels):
-        if label.strip().lower() not in words:
-            raise ValueError(f"row {row} has the split {label!r}; it must be train, validation or test")
-        parts[words[label.strip().lower()]].append(row)
+    for row in range(len(labels)) if rows is None else np.asarray(rows).tolist():
+        label = labels[row].strip().lower()
+        if label not in words:
+            raise ValueError(
+                f"row {row} has the split {labels[row]!r} (the first row is row 0); it must be train, "
+                "validation or test"
+            )
+        parts[words[label]].append(row)
     if not parts["train"]:
         raise ValueError("no row has the split train")
     return Split(**{name: np.array(rows, np.int64) for name, rows in parts.items()})

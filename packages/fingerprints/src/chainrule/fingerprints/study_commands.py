@@ -82,7 +82,7 @@ class Tune:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return names(self.target_columns)
+        return names(self.target_columns, "-t")
 
     def run(self) -> None:
         from chainrule.fingerprints.tune_command import run

@@ -61,7 +61,7 @@ class Table:
         if not self.drawn:
             return found
         reasons = [
-            reason if smiles else "RDKit cannot read the structure of this record"
+            reason if smiles else "this record has no structure that RDKit can read"
             for smiles, reason in zip(self.smiles, found.reasons, strict=True)
         ]
         return found.with_reasons(reasons, found.valid)

@@ -7,8 +7,10 @@ One can
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +18,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Lines
 
-from chainrule.fingerprints.fitting import Fitted, fit
+from chainrule.fingerprints.commands import in_words_of_options, option
+from chainrule.fingerprints.configs import CHOSEN_MODEL, ModelConfig, TrainConfig
+from chainrule.fingerprints.fitting import Fitted, fit, keeps_its_head
+from chainrule.fingerprints.measured import read_measured
+from chainrule.fingerprints.model import Ensemble, PropertyModel, head_of, members_of
 from chainrule.fingerprints.molecules import Molecules
-from chainrule.fingerprints.prediction import knows_spread, predict, predict_distribution
+from chainrule.fingerprints.prediction import LEAST_ROWS, knows_spread, predict, predict_distribution
 from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.saved import load_model
 from chainrule.fingerprints.splits import Split
-from chainrule.fingerprints.tables import Table, read_table
 
 if TYPE_CHECKING:
     from chainrule.fingerprints.model_commands import Train
-    from chainrule.fingerprints.study_commands import Tune
 
 
 def run(options: Train) -> Fitted:
@@ -38,21 +42,25 @@ def run(options: Train) -> Fitted:
     """
     console = Console(soft_wrap=True)
     start = time.perf_counter()
+    training = TrainConfig(**vars(options.training))
     started = load_model(options.start_from).model if options.start_from else None
-    molecules, targets, split = read_measured(options, console)
+    config = _architecture(options, started)
+    molecules, targets, split = read_measured(options, config.task, console)
     console.print(
         f"{len(split.train)} rows to train, {len(split.validation)} to choose by, {len(split.test)} to test; "
-        f"{options.training.steps} steps at most. Resume with --resume after a kill.",
+        f"{training.steps} steps at most. Resume with --resume after a kill.",
         highlight=False,
     )
-    with bar(Console(stderr=True), options.training.steps, "training") as move:
+    if started is not None:
+        _print_start(console, started, config.task, options)
+    with bar(Console(stderr=True), training.steps, "training") as move, in_words_of_options():
         fitted = fit(
             molecules,
             targets[:, 0] if targets.shape[1] == 1 else targets,
             split,
-            options.model,
-            options.training,
-            members=options.members,
+            config,
+            training,
+            members=options.members or 1,
             start_from=started,
             run_dir=options.out / "run",
             resume=options.resume,
@@ -64,60 +72,45 @@ def run(options: Train) -> Fitted:
     console.print(
         f"{time.perf_counter() - start:.0f} s. The model is in {options.out}, {tested}", highlight=False
     )
+    if knows_spread(fitted.model) and not fitted.calibrated:
+        print(_uncalibrated(fitted, options.targets), file=sys.stderr)
     return fitted
 
 
-def read_measured(options: Train | Tune, console: Console) -> tuple[Molecules, np.ndarray, Split]:
-    """The molecules of a table that have a target, rows x targets of them, and which are for what.
+def _architecture(options: Train, started: PropertyModel | Ensemble | None) -> ModelConfig:
+    """What the model is made of: as chosen, as --start-from has it, as the options say.
 
     Raises:
-        ValueError: an option or a cell makes no sense.
+        ValueError: an option is not what --start-from has.
     """
-    splitting = options.splitting
-    if splitting.split == "column" and not splitting.split_column:
-        raise ValueError("--split column needs --split-column, the name of the column that says it")
-    asked = [*options.targets, *([splitting.split_column] if splitting.split_column else [])]
-    table = read_table(options.input, columns=asked, **vars(options.reading))
-    molecules = table.molecules()
-    targets = np.stack([_numbers(table, name) for name in options.targets], axis=1)
-    rows = _usable_rows(table, molecules, targets, options.on_invalid, console)
-    molecules, targets = molecules.take(rows), targets[rows]
-    labels = [table.columns[splitting.split_column][row] for row in rows] if splitting.split_column else []
-    return molecules, targets, splitting.of(labels, molecules)
-
-
-def _numbers(table: Table, name: str) -> np.ndarray:
-    """A column as numbers; NaN where the cell is empty."""
-    values = np.full(len(table), np.nan)
-    for row, cell in enumerate(table.columns[name]):
-        if cell.strip().lower() in ("", "nan", "na", "none", "null"):
-            continue
-        try:
-            values[row] = float(cell)
-        except ValueError:
+    given = options.model.given()
+    if started is None:
+        if options.members is not None and options.members < 1:
+            raise ValueError(f"--members {options.members} must be at least 1")
+        return replace(CHOSEN_MODEL, **given)
+    own = members_of(started)
+    has = {**asdict(own[0].config), "members": len(own)}
+    asked = given if options.members is None else given | {"members": options.members}
+    for name, value in asked.items():
+        if name != "task" and value != has[name]:
             raise ValueError(
-                f"row {row} of {table.source} (the first is row 0) has {cell!r} in column {name}, which is "
-                "no number; leave the cell empty where nothing was measured"
-            ) from None
-    return values
+                f"{option(name)} {value}: {options.start_from} has {has[name]}; leave it out, or --start-from"
+            )
+    return replace(own[0].config, **given)
 
 
-def _usable_rows(
-    table: Table, molecules: Molecules, targets: np.ndarray, on_invalid: str, console: Console
-) -> np.ndarray:
-    """The rows that are molecules and have a target."""
-    measured = np.isfinite(targets).any(axis=1)
-    wrong = np.flatnonzero(~(molecules.valid & measured))
-    if len(wrong):
-        row = int(wrong[0])
-        reason = "it has no target" if molecules.valid[row] else molecules.reasons[row]
-        first = f"row {row} of {table.source} (the first is row 0), {table.smiles[row]!r}: {reason}"
-        if on_invalid == "fail":
-            raise ValueError(f"{first}; give --on-invalid drop to go on without it")
-        console.print(
-            f"{len(wrong)} of {len(table)} rows are left out; the first is {first}", highlight=False
+def _print_start(console: Console, started: PropertyModel | Ensemble, task: str, options: Train) -> None:
+    """How much of a trained model is gone on from."""
+    columns = None if len(options.targets) == 1 else len(options.targets)
+    if keeps_its_head(started, columns, task):
+        what = "all its weights"
+    else:
+        before = head_of(started).targets or 1
+        targets = "1 target" if columns is None else f"{columns} targets"
+        what = (
+            f"its fingerprint, below a new head ({task} of {targets} instead of {started.task} of {before})"
         )
-    return np.flatnonzero(molecules.valid & measured)
+    console.print(f"From {options.start_from}: {what}.", highlight=False)
 
 
 def _save_tested(
@@ -154,3 +147,12 @@ def _print(console: Console, fitted: Fitted, options: Train) -> None:
             lines.add_row(target, f"{found['rows']} {part}", *cells)
     if names:
         console.print(lines)
+
+
+def _uncalibrated(fitted: Fitted, targets: Sequence[str]) -> str:
+    rows = [found["rows"] for found in fitted.validation] or [0] * len(targets)
+    columns = ", ".join(f"predicted_{name}_std" for name in targets)
+    return (
+        f"{columns} is not calibrated: {targets[rows.index(min(rows))]} has {min(rows)} validation rows, and "
+        f"it takes {LEAST_ROWS}"
+    )

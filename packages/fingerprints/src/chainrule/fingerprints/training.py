@@ -8,7 +8,6 @@ One can
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -89,7 +88,7 @@ def train(
     package's own models are trained on targets of mean 0 and standard deviation 1, so that they lose no
     digits to a large mean. What is reported is in squared units of the target; of several targets, the
     mean over all that were measured, each in units of its variance. A negative log likelihood is that
-    of the targets so scaled. An ensemble reports the mean over its members.
+    of the targets so scaled. An ensemble reports the mean over its members, and one step is best for all.
 
     Args:
         model: maps a `MoleculeBatch` (or rows of features, if `inputs` is an array) to one number per
@@ -114,10 +113,11 @@ def train(
             parts of the batches, and has the whole result. Default: the device where the weights are.
 
     Raises:
-        ValueError: a named row is invalid or has no finite target; targets of a classification are
-            not 0 or 1; a call changes the model; `run_dir` holds a run with other settings, data or
-            model; the devices of the mesh do not divide a batch; processes were given different
-            arguments; or a `run_dir` with devices of several processes.
+        ValueError: a named row is invalid or has no finite target; a column of targets has none in the
+            training rows; targets of a classification are not 0 or 1, or not both; a call changes the
+            model; `run_dir` holds a run with other settings, data or model; the devices of the mesh do not
+            divide a batch; processes were given different arguments; or a `run_dir` with devices of
+            several processes.
         TrainingDiverged: the error is NaN or infinite.
     """
     config = config or TrainConfig()
@@ -134,6 +134,7 @@ def train(
     train_rows, validation_rows = as_rows(train_rows, len(inputs)), as_rows(validation_rows, len(inputs))
     _check_targets(model, targets, len(inputs), task)
     _check_rows(inputs, targets, train_rows, validation_rows)
+    _check_columns(targets[train_rows], task)
     model = nnx.clone(model)
     if is_known(model) and task != "classification":
         (rescale if warm_start else set_scale)(model, _scale(targets[train_rows]))
@@ -324,10 +325,8 @@ def _validation_error(
 
 def _scale(targets: np.ndarray) -> Scale:
     """Of the measured targets, column by column."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a measurement: (0, 1)
-        mean, std = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
-    return Scale(np.nan_to_num(mean), np.where(std > 0, std, 1.0), np.ones(targets.shape[1:]))
+    mean, std = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+    return Scale(mean, np.where(std > 0, std, 1.0), np.ones(targets.shape[1:]))
 
 
 def _arrays(data: Sequence[Inputs]) -> list[np.ndarray | tuple[np.ndarray, ...]]:
@@ -373,6 +372,19 @@ def _check_rows(
     columns = targets[rows].reshape(len(rows), -1)
     for row in rows[np.isinf(columns).any(axis=1) | np.isnan(columns).all(axis=1)]:
         raise ValueError(f"row {row} has target {targets[row]}; leave it out")
+
+
+def _check_columns(targets: np.ndarray, task: str) -> None:
+    """Of the training rows: a column has something to learn."""
+    for number, column in enumerate(targets.reshape(len(targets), -1).T):
+        measured = column[~np.isnan(column)]
+        if not len(measured):
+            raise ValueError(f"target column {number} has no number in a training row; leave it out")
+        if task == "classification" and (measured == measured[0]).all():
+            raise ValueError(
+                f"target column {number} is {measured[0]:g} in every training row where it is known; a "
+                "classification learns from both 0 and 1"
+            )
 
 
 def _check_digits(rounded: np.ndarray, targets: np.ndarray, variance: np.float32) -> None:

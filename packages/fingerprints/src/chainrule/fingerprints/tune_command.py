@@ -18,9 +18,9 @@ from rich.table import Table as Lines
 
 from chainrule.fingerprints.commands import names
 from chainrule.fingerprints.configs import ModelConfig, TrainConfig
+from chainrule.fingerprints.measured import read_measured
 from chainrule.fingerprints.progress import bar
 from chainrule.fingerprints.settings import Neural
-from chainrule.fingerprints.train_command import read_measured
 from chainrule.fingerprints.tuning import ATOMS_PER_SECOND, Trial, trainings, tune
 from chainrule.fingerprints.whole_files import write_whole
 
@@ -40,8 +40,9 @@ def run(options: Tune) -> list[Trial[Neural]]:
     console = Console(soft_wrap=True)
     start = time.perf_counter()
     training = TrainConfig(steps=options.steps, batch_size=options.batch_size, seed=options.seed)
-    molecules, targets, split = read_measured(options, console)
-    atoms = options.batch_size * molecules.atoms_per_molecule.mean()
+    variants = names(options.variants, "--variants")
+    molecules, targets, split = read_measured(options, options.task, console)
+    atoms = options.batch_size * molecules.atoms_per_molecule[split.train].mean()
     steps = sum(part * options.steps * many for part, many in trainings(options.trials))
     console.print(
         f"{options.trials} trials; {len(split.train)} rows to train, {len(split.validation)} to choose by, "
@@ -59,7 +60,7 @@ def run(options: Tune) -> list[Trial[Neural]]:
             seed=options.seed,
             model=ModelConfig(task=options.task, hidden=0 if options.linear else ModelConfig.hidden),
             training=training,
-            variants=names(options.variants),
+            variants=variants,
             record=options.out / "trials.jsonl",
             resume=options.resume,
             log=lambda trial: move(advance=1),

@@ -110,7 +110,7 @@ def tune(
 
     used = np.concatenate([split.train, split.validation])
     identity = {"data": digest(molecules.take(used), targets[used]), "training rows": len(split.train)}
-    journal = Journal(Path(record) if record else None, identity, resume=resume)
+    journal = Journal(Path(record).expanduser() if record else None, identity, resume=resume)
     return halving(candidates, error, journal=journal, log=log)
 
 

@@ -27,10 +27,10 @@ def train_reversibly(
     plan_structure, groups = jax.tree.structure(inputs.plans), inputs.groups
     structure = None  # of the final state
 
-    def train(params, others, rates, plans):
+    def train(params, others, rates, plans, wanted=()):
         nonlocal structure
         inputs = Inputs(params, others, rates, jax.tree.unflatten(plan_structure, plans), groups)
-        final = forward(program, inputs)
+        final = forward(program, inputs, wanted)
         valid = lambda numbers: [jnp.where(final.overflow, jnp.nan, x) for x in floats(inputs, numbers)]
         weights, velocities = valid([m.x for m in final.moved]), valid([m.v for m in final.moved])
         leaves, structure = jax.tree.flatten(final)
@@ -45,7 +45,7 @@ def train_reversibly(
         wanted = [
             i for i, x in enumerate(primals[1]) if x.perturbed and jnp.issubdtype(x.value.dtype, jnp.floating)
         ]
-        result = train(params, others, rates, plans)
+        result = train(params, others, rates, plans, wanted)
         return result, ((params, others, rates, probe, plans), result[2], dict.fromkeys(wanted))
 
     def call_backward(saved, cotangents):

@@ -1,11 +1,11 @@
 """The training loss as a function of arrays only: weights, all else, and the number of the step.
 
-    traced(loss, params, hyper, data, key, batch_size)      -> TracedLoss(draw, at, others)
+    traced(loss, params, hyper, data, key, batch_size)      -> TracedLoss(step, others)
 
 A derivative must know all that the loss depends on. What a user's function closes over, hyperparameters of
 an outer derivative among it, is found by tracing it once, and joins the arguments. What is random in a step
-is drawn apart: these are integers, the same wherever they are computed, and whoever asks twice for the loss
-of a step draws once.
+is drawn apart, and so is the batch picked: these are integers and copies, the same wherever they are
+computed, and whoever asks twice for the loss of a step draws and picks once.
 """
 
 import dataclasses
@@ -18,14 +18,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int32, PyTree
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class StepLoss:
+    """The loss of a step in its parts, functions of arrays."""
+
+    draw: Callable[[list[Array], Int32[Array, ""]], Any]  # others, step -> rows of the batch, a key
+    pick: Callable[[list[Array], Any], Any]  # others, drawn -> the batch; None if data are not drawn from
+    at: Callable[[list[Array], list[Array], Any, Any, Int32[Array, ""]], Array]
+    """weights, others, batch, drawn, step -> the loss."""
+    data: range  # the places, among others, of the leaves of data
+
+
 @dataclasses.dataclass(frozen=True)
 class TracedLoss:
-    draw: Callable[[list[Array], Int32[Array, ""]], Any]  # others, step -> rows of the batch, a key
-    at: Callable[[list[Array], list[Array], Any, Int32[Array, ""]], Array]  # weights, others, drawn, step
+    step: StepLoss
     others: list[Array]  # leaves of hyper, of data, the key, and what was closed over
 
     def value(self, weights: list[Array], others: list[Array], t: Int32[Array, ""]) -> Array:
-        return self.at(weights, others, self.draw(others, t), t)
+        drawn = self.step.draw(others, t)
+        return self.step.at(weights, others, self.step.pick(others, drawn), drawn, t)
 
 
 def traced(
@@ -46,29 +57,37 @@ def traced(
             return None, loss_key
         return jax.random.randint(batch_key, (batch_size,), 0, len(jax.tree.leaves(arrays)[0])), loss_key
 
-    def at_step(params, others, drawn, t):
+    def pick(others, drawn):
+        _, arrays, _ = jax.tree.unflatten(structure, others[: structure.num_leaves])
+        rows, _ = drawn
+        return None if rows is None else jax.tree.map(lambda x: x[rows], arrays)
+
+    def at_step(params, others, batch, drawn, t):
         hyper, arrays, _ = others
-        rows, loss_key = drawn
-        batch = data(t) if callable(data) else arrays
-        if rows is not None:
-            batch = jax.tree.map(lambda x: x[rows], arrays)
+        _, loss_key = drawn
+        if batch_size is None:
+            batch = data(t) if callable(data) else arrays
         return loss(params, hyper, batch, loss_key)
 
     others = jax.tree.map(jnp.asarray, hyper), arrays, key
     explicit, structure = jax.tree.flatten(others)
+    first = len(jax.tree.leaves(hyper))
     drawn = jax.eval_shape(draw, explicit, jnp.int32(0))
-    jaxpr, shape = jax.make_jaxpr(at_step, return_shape=True)(params, others, drawn, jnp.int32(0))
+    batch = jax.eval_shape(pick, explicit, drawn)
+    jaxpr, shape = jax.make_jaxpr(at_step, return_shape=True)(params, others, batch, drawn, jnp.int32(0))
     real = lambda x: x.shape == () and jnp.issubdtype(x.dtype, jnp.floating)
     if jax.tree.structure(shape) != jax.tree.structure(0) or not real(shape):
         raise TypeError(f"train: loss(params, hyper, batch, key) must return one real number, got {shape}")
 
-    def at(weights, all_others, drawn, t):
+    def at(weights, all_others, batch, drawn, t):
         known, closed_over = all_others[: structure.num_leaves], all_others[structure.num_leaves :]
         closed = jax.extend.core.ClosedJaxpr(jaxpr.jaxpr, closed_over)
-        (number,) = jax.extend.core.jaxpr_as_fun(closed)(*weights, *known, *jax.tree.leaves(drawn), t)
+        given = [*weights, *known, *jax.tree.leaves((batch, drawn)), t]
+        (number,) = jax.extend.core.jaxpr_as_fun(closed)(*given)
         return number
 
-    return TracedLoss(draw, at, [*explicit, *map(jnp.asarray, jaxpr.consts)])
+    step = StepLoss(draw, pick, at, range(first, first + len(jax.tree.leaves(arrays))))
+    return TracedLoss(step, [*explicit, *map(jnp.asarray, jaxpr.consts)])
 
 
 def _check_batches(data, arrays, key, batch_size):

@@ -9,6 +9,7 @@ used.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -25,6 +26,7 @@ from chainrule.hypergrad.training import Method, Precision, train_with_probe
 OnFailure = Literal["raise", "skip"]
 NOTHING = {"hyper": None, "learning_rate": None, "momentum": None, "data": None, "optimizer": None}
 ARRAYS = ("params", "hyper", "learning_rate", "momentum", "data")
+PROGRAMS = 8  # compiled meta-steps that are kept for further calls
 
 
 class MetaStep(NamedTuple):
@@ -62,12 +64,13 @@ class MetaStepFailed(RuntimeError):
 
 
 def fit(
-    objective: Callable[[PyTree], Array],
+    objective: Callable[..., Array],
     loss: Callable[[PyTree, Any, Any, Any], Array],
     meta: PyTree,
     optimizer: optax.GradientTransformation,
     *,
-    training: Callable[[PyTree, Array], dict[str, Any]],
+    training: Callable[..., dict[str, Any]],
+    data: PyTree = None,
     key: Array,
     meta_steps: int,
     steps: int,
@@ -82,7 +85,7 @@ def fit(
     """Minimise objective(trained weights) over meta, from which `training` makes what goes into training.
 
     Args:
-        objective: a number computed from the trained weights.
+        objective: a number computed from the trained weights, objective(params).
         loss: what training minimises, loss(params, hyper, batch, key) as in `train`.
         meta: floating numbers to start from, a pytree.
         optimizer: any of optax that asks for derivatives only; it moves meta.
@@ -90,6 +93,11 @@ def fit(
             "hyper" and "data", as `train` takes them; "optimizer", one of optax to train by; "objective", one
             of this meta-step's own, for validation data drawn with the key or a penalty on meta. What does
             not depend on meta is not learned.
+        data: arrays, a pytree, that differ from call to call, such as the rows of a repetition. If given,
+            training(meta, key, data) and objective(params, data) get them, and what is compiled is kept: a
+            further call with the very same objective, loss, optimizer and training, the same settings and
+            arrays of the same shapes compiles nothing. As under `jax.jit`, what these functions close over
+            is then what it was at the first call.
         key: each meta-step has one of its own, made from this: half of it goes to `training`, half to `train`
             for batches and the loss.
         meta_steps: how many in all, those that the folder already holds among them.
@@ -117,6 +125,15 @@ def fit(
         ...     training=training, key=jax.random.key(0), meta_steps=20, steps=10)
         >>> print(f"{fitted.history[0].objective:.2f} {fitted.history[-1].objective:.2f}")
         3.46 0.00
+
+        The same with data of the call, so that others need no other program:
+
+        >>> training = lambda meta, key, target: dict(
+        ...     params=0.0, hyper=target, learning_rate=jnp.exp(meta), momentum=0.5)
+        >>> again = fit(lambda x, target: (x - target) ** 2, loss, -3.0, optax.adam(0.2), data=3.0,
+        ...     training=training, key=jax.random.key(0), meta_steps=20, steps=10)
+        >>> again.history == fitted.history
+        True
     """
     if on_failure not in get_args(OnFailure):
         raise ValueError(f"fit: on_failure = {on_failure!r} must be one of {get_args(OnFailure)}")
@@ -125,17 +142,22 @@ def fit(
     settings = dict(
         steps=steps, batch_size=batch_size, method=method, precision=precision, min_momentum=min_momentum
     )
-    meta_step = _meta_step(objective, loss, optimizer, training, settings)
+    made_of = objective, loss, optimizer, training, *settings.values()
+    given_data = () if data is None else (data,)
+    meta_step = (_kept_meta_step if given_data and _hashable(made_of) else _meta_step)(*made_of)
     meta = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), meta)
     state: Any = (meta, optimizer.init(meta))
     history: list[MetaStep] = []
 
     file = None
     if folder is not None:
-        given = _given(training(meta, _keys(key, 0)[0]))
+        given = _given(training(meta, _keys(key, 0)[0], *given_data))
         arrays = {name: given[name] for name in ARRAYS if not callable(given[name])}
-        structure = {"state": str(jax.tree.structure(state))}
-        file = RunFile(folder, settings | structure | digests(meta=meta, key=key, **arrays))
+        identity = settings | {"state": str(jax.tree.structure(state))}
+        identity |= digests(meta=meta, key=key, **arrays)
+        if data is not None:
+            identity |= {"data of the call": digests(data=data)["data"]}
+        file = RunFile(folder, identity)
         state, history = _read(file, state)
     if len(history) > meta_steps:
         raise ValueError(
@@ -143,7 +165,7 @@ def fit(
             "many, or give another folder"
         )
     for step in range(len(history), meta_steps):
-        state, numbers = meta_step(state, *_keys(key, step))
+        state, numbers = meta_step(state, *_keys(key, step), *given_data)
         found = MetaStep(step, **{name: np.asarray(number).item() for name, number in numbers.items()})
         if not found.taken and on_failure == "raise":
             raise MetaStepFailed(found)
@@ -156,22 +178,26 @@ def fit(
     return Fitted(meta, optimizer_state, history)
 
 
-def _meta_step(objective, loss, optimizer, training, settings):
-    """(meta, optimizer's state), keys -> the same after one step, or as they were, and the numbers of it."""
+def _meta_step(objective, loss, optimizer, training, steps, batch_size, method, precision, min_momentum):
+    """(meta, optimizer's state), keys, perhaps data -> the same after one step, or as they were, and the
+    numbers of it."""
+    settings = dict(
+        steps=steps, batch_size=batch_size, method=method, precision=precision, min_momentum=min_momentum
+    )
 
-    def value(meta, probe, training_key, train_key):
-        given = _given(training(meta, training_key))
-        goal = given.pop("objective", objective)
+    def value(meta, probe, training_key, train_key, *data):
+        given = _given(training(meta, training_key, *data))
+        goal = given.pop("objective", lambda params: objective(params, *data))
         trained = train_with_probe(
             loss, **given, key=train_key, planned_momentum=given["momentum"], probe=probe, **settings
         )
         return goal(trained.params), trained
 
     @jax.jit
-    def step(state, training_key, train_key):
+    def step(state, *keys_and_data):
         meta, _ = state
         derivative = jax.value_and_grad(value, (0, 1), has_aux=True)
-        (number, trained), (gradient, probe) = derivative(meta, jnp.zeros(2), training_key, train_key)
+        (number, trained), (gradient, probe) = derivative(meta, jnp.zeros(2), *keys_and_data)
         mismatches, overflow = probe[0], (probe[1] != 0) | trained.overflow
         norm = optax.tree.norm(gradient)
         taken = (mismatches == 0) & ~overflow & jnp.isfinite(number) & jnp.isfinite(norm)
@@ -189,6 +215,18 @@ def _meta_step(objective, loss, optimizer, training, settings):
         return state, numbers
 
     return step
+
+
+_kept_meta_step = functools.lru_cache(maxsize=PROGRAMS)(_meta_step)
+
+
+def _hashable(parts: tuple[Any, ...]) -> bool:
+    """Whether they can be told from others; a module of arrays cannot."""
+    try:
+        hash(parts)
+    except TypeError:
+        return False
+    return True
 
 
 def _given(made: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ and the velocity at the end, dx and dv being its derivatives with respect to the
     dx <- dx - (1 - b) H dv,    dh <- dh - (1 - b) d<g, dv>/dh,    dv <- b dv,
 
 where v is that after the step in da, before it in db, H the Hessian of the loss, and h anything else it
-depends on. The products are one derivative along dv, of the gradient by x and by h. g itself is computed
-apart from them, by the same program as on the way there.
+depends on. The products are one derivative along dv, of the gradient by x and by h. g itself comes from the
+same program as on the way there (gradient.py).
 Rounding is differentiated as if there were none.
 
 Source: Algorithm 2 of Maclaurin, Duvenaud and Adams, Gradient-based hyperparameter optimization through
@@ -23,14 +23,15 @@ reversible learning, ICML 2015.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from chainrule.hypergrad.bits import (
     NO_ROW,
@@ -43,14 +44,15 @@ from chainrule.hypergrad.bits import (
     write,
 )
 from chainrule.hypergrad.exact import Fixed
+from chainrule.hypergrad.gradient import gradient_at
+from chainrule.hypergrad.losses import StepLoss
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
     """What of a training run is no array."""
 
-    draw: Callable[[list[Array], Int32[Array, ""]], Any]  # as in TracedLoss
-    at: Callable[[list[Array], list[Array], Any, Int32[Array, ""]], Array]  # likewise
+    loss: StepLoss
     fixed: type[Fixed]
     steps: int
 
@@ -111,19 +113,23 @@ class Reversed:
     schedules: Any  # likewise: derivatives by rates, and by momenta, an array of steps for each group
 
 
-def forward(program: Program, inputs: Inputs) -> Final:
-    """Train."""
+def forward(program: Program, inputs: Inputs, wanted: Sequence[int] = ()) -> Final:
+    """Train.
+
+    Args:
+        wanted: as in `backward`, which undoes this.
+    """
+    vectors = functools.partial(_vectors, inputs)
 
     def step(carry, at):
         moved, overflow = carry
         t, schedules = at
-        drawn = program.draw(inputs.others, t)
-        g = _gradient(program, inputs, floats(inputs, [m.x for m in moved]), drawn, t)
+        weights = floats(inputs, [m.x for m in moved])
+        g, _ = gradient_at(program.loss, weights, inputs.others, t, wanted, vectors)
         pairs = [_advance(*args) for args in zip(moved, g, schedules, strict=True)]
         return _unzip(pairs, overflow), None
 
-    vectors = _vectors(inputs, inputs.params)
-    pairs = [_start(program, x, plan) for x, plan in zip(vectors, inputs.plans, strict=True)]
+    pairs = [_start(program, *args) for args in zip(vectors(inputs.params), inputs.plans, strict=True)]
     kept = [plan.kept for plan in inputs.plans]
     start = _unzip(pairs, ~jnp.stack(kept).all())
     (moved, overflow), _ = lax.scan(step, start, _steps(program, inputs))
@@ -143,15 +149,7 @@ def backward(
         cotangents: derivatives by the final weights and velocities, the start of all others.
         wanted: the places, among inputs.others, of what else to differentiate by.
     """
-
-    chosen = [inputs.others[place] for place in wanted]
-
-    def gradients(weights, drawn, t):
-        def loss(weights, chosen):
-            others = dict(enumerate(inputs.others)) | dict(zip(wanted, chosen, strict=True))
-            return program.at(weights, [*others.values()], drawn, t)
-
-        return jax.grad(loss, argnums=(0, 1))(weights, chosen)
+    vectors = functools.partial(_vectors, inputs)
 
     def step(carry, at):
         moved, adjoints = carry
@@ -162,8 +160,7 @@ def backward(
             for m, v, (rate, *_) in zip(moved, after, schedules, strict=True)
         ]
         weights = floats(inputs, [m.x for m in moved])
-        drawn = program.draw(inputs.others, t)
-        g = _gradient(program, inputs, weights, drawn, t)
+        g, derivative = gradient_at(program.loss, weights, inputs.others, t, wanted, vectors)
         moved = [_regain(*args) for args in zip(moved, g, schedules, strict=True)]
         if adjoints is None:
             return (moved, None), None
@@ -172,12 +169,12 @@ def backward(
         by_x, by_v = adjoints.params, adjoints.velocities
         by_v = [dv + a * dx for dv, a, dx in zip(by_v, rates, by_x, strict=True)]
         along = _shaped(inputs, [(b - 1) * dv for b, dv in zip(momenta, by_v, strict=True)])
-        _, (more_by_x, more_by_others) = jax.jvp(lambda x: gradients(x, drawn, t), (weights,), (along,))
+        more_by_x, more_by_others = derivative(along)
         before = _values(inputs, [m.v for m in moved])
         by_rates = [jnp.vdot(dx, v) for dx, v in zip(by_x, after, strict=True)]
         by_momenta = [jnp.vdot(dv, v + g) for dv, v, g in zip(by_v, before, g, strict=True)]
         adjoints = Adjoints(
-            _sums(by_x, _vectors(inputs, more_by_x)),
+            _sums(by_x, vectors(more_by_x)),
             [b * dv for b, dv in zip(momenta, by_v, strict=True)],
             _sums(adjoints.others, more_by_others),
         )
@@ -186,8 +183,8 @@ def backward(
     adjoints = None
     if cotangents is not None:
         by_x, by_v = cotangents
-        by_x, by_v = _vectors(inputs, by_x), _vectors(inputs, by_v)
-        adjoints = Adjoints(by_x, by_v, [jnp.zeros_like(other) for other in chosen])
+        by_others = [jnp.zeros_like(inputs.others[place]) for place in wanted]
+        adjoints = Adjoints(vectors(by_x), vectors(by_v), by_others)
     moved = [_take_out(m, plan) for m, plan in zip(final.moved, inputs.plans, strict=True)]
     (moved, adjoints), schedules = lax.scan(step, (moved, adjoints), _steps(program, inputs), reverse=True)
     if adjoints is not None:
@@ -209,20 +206,6 @@ def _start(program: Program, x: Array, plan: SpillPlan) -> tuple[Moved, Array]:
     lost = jnp.zeros(x.size, jnp.uint32)
     tape = rows(plan.rows + plan.last_rows, lost.astype(jnp.uint8))
     return Moved(fixed, v, lost, tape, jax.tree.map(lambda limb: rows(plan.erased_rows, limb), v)), left
-
-
-def _gradient(
-    program: Program, inputs: Inputs, weights: list[Array], drawn: Any, t: Int32[Array, ""]
-) -> list[Array]:
-    """The gradient as vectors, rounded alike wherever it stands.
-
-    A compiler rounds a formula one way or the other, by what else is computed nearby: products with it, or
-    what it can take out of a loop. It does not look into a branch from outside; that t is never negative
-    is not known to it.
-    """
-    gradient = lambda: _vectors(inputs, jax.grad(program.at)(weights, inputs.others, drawn, t))
-    nothing = lambda: jax.tree.map(jnp.zeros_like, _vectors(inputs, weights))
-    return lax.cond(t >= 0, gradient, nothing)
 
 
 def _advance(m: Moved, g: Array, schedule: tuple) -> tuple[Moved, Array]:
@@ -279,7 +262,7 @@ def _steps(program: Program, inputs: Inputs) -> tuple:
         (rate, plan.momenta.astype(rate.dtype), plan.scale, plan.row, plan.erased_row)
         for rate, plan in zip(inputs.rates, inputs.plans, strict=True)
     ]
-    return jnp.arange(program.steps, dtype=jnp.int32), schedules
+    return np.arange(program.steps, dtype=np.int32), schedules
 
 
 def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:

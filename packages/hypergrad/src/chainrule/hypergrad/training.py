@@ -208,7 +208,7 @@ def train_with_probe(
     of_groups = lambda those_of_leaves: [those_of_leaves[first] for first, *_ in together]
     leaves = jax.tree.leaves(params)
     inputs = Inputs(leaves, traced_loss.others, of_groups(rates), of_groups(plans), together)
-    program = Program(traced_loss.draw, traced_loss.at, FIXED[precision], steps)
+    program = Program(traced_loss.step, FIXED[precision], steps)
     x, v, final = train_reversibly(program, inputs, of_groups(momenta), probe)
     sizes = [leaf.size for leaf in leaves]
     bits = [plan.bits(FIXED[precision].bits) for plan in plans]

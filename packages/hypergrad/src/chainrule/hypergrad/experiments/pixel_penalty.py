@@ -98,18 +98,18 @@ def _one_seed(settings: Settings, outcomes: Outcomes, data: images.Images, seed:
     sizes = dict(train=settings.train, validation=settings.validation, test=settings.test)
     split = images.split(data, seed, **sizes)
     key, learning_key = jax.random.split(jax.random.key(seed))
-    outcomes.once(NONE, seed, lambda: _judged(settings, NO_PENALTY, split, key))
+    # One program judges all: a single penalty is one for each weight as well
+    of_all = lambda log_penalty: np.full((data.pixels.shape[1], images.CLASSES), log_penalty, np.float32)
+    outcomes.once(NONE, seed, lambda: _judged(settings, of_all(NO_PENALTY), split, key))
 
     def single():
         grid = np.linspace(LOWEST, HIGHEST, settings.grid, dtype=np.float32)
         best = grid[np.nanargmin(_validation_nlls(settings, grid, split, key))]
-        return {"log penalty": best, **_judged(settings, best, split, key)}
+        return {"log penalty": best, **_judged(settings, of_all(best), split, key)}
 
     def learned():
         start = outcomes.once(SINGLE, seed, single).measures["log penalty"]
-        found = _learned(
-            settings, np.full((data.pixels.shape[1], images.CLASSES), start), split, learning_key
-        )
+        found = _learned(settings, of_all(start), split, learning_key)
         judged = _judged(settings, found.meta, split, key)
         return {"log penalties": found.meta, SKIPPED: found.skipped, "curve": found.objectives, **judged}
 

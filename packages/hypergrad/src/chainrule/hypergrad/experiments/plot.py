@@ -23,6 +23,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import SymmetricalLogLocator
 
 from chainrule.hypergrad.experiments.whole_files import write_columns, write_rows, write_whole
 
@@ -114,21 +115,23 @@ def plot_meta_learning(
 
 
 def plot_scales(
-    path: Path, ratios: Float[np.ndarray, "seeds arrays"], names: Sequence[str], title: str
+    path: Path, ratios: Mapping[str, Float[np.ndarray, "seeds arrays"]], names: Sequence[str], title: str
 ) -> list[Path]:
-    """The scale of each array in units of 1 / sqrt(fan-in): each seed, and geometric means."""
+    """The scale of each array in units of 1 / sqrt(fan-in): each seed, and geometric means, by method."""
     places = np.arange(len(names))
+    columns: dict[str, Any] = {"array": names}
     with matplotlib.rc_context(STYLE):
         figure, ((axes,),) = _panels(1, 1, width=2.4 * INCH)
         axes.axhline(1, color="0.6", linestyle=":")
-        axes.plot(places, ratios.T, "o", color="0.7", markersize=4)
-        axes.plot(places, np.exp(np.log(ratios).mean(axis=0)), "D", color="#1f5fa8", label="mean over seeds")
+        looks = [("D", "#1f5fa8", -0.15), ("s", "0.35", 0.15)]
+        for (method, found), (marker, color, aside) in zip(ratios.items(), looks, strict=True):
+            axes.plot(places + aside, found.T, "o", color="0.75", markersize=4)
+            means = np.exp(np.log(found).mean(axis=0))
+            axes.plot(places + aside, means, marker, color=color, label=f"{method}: mean over seeds")
+            columns |= {f"{method}, repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(found)}
         axes.set(ylabel="scale x sqrt(fan-in)", yscale="log", title=title)
         axes.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=8)
-        axes.legend()
-        columns = {"array": names} | {
-            f"repetition {i}: scale x sqrt(fan-in)": row for i, row in enumerate(ratios)
-        }
+        figure.legend(loc="outside lower center")
         return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
 
 
@@ -151,7 +154,11 @@ def plot_chaos(
         loss.set(ylabel="last training loss (nats)", yscale="log")
         slope.plot(log_rates, curves["derivative"], label="derivative")
         slope.plot(log_rates, curves["slope"], label="slope of the loss over a window")
-        slope.set_yscale("symlog", linthresh=1.0)
+        finite = np.abs(curves["derivative"][np.isfinite(curves["derivative"])])
+        decades = np.log10(finite.max(initial=1.0)) + 1  # from 0.1 on; the linear part is seen beside them
+        slope.set_yscale("symlog", linthresh=0.1, linscale=max(1.0, decades / 6))
+        slope.yaxis.set_major_locator(SymmetricalLogLocator(slope.yaxis.get_transform()))
+        slope.yaxis.get_major_locator().set_params(numticks=7)
         slope.set_ylabel("d loss / d log rate (nats)")
         slope.legend(fontsize=8)
         growth.plot(log_rates, curves["growth"])
@@ -201,7 +208,7 @@ def plot_sharing(
     """A matrix of correlations between tasks for each layer."""
     layers = [f"layer {number}" for number in range(1, len(correlations) + 1)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(INCH * len(layers) + 2.2, 4.2), layout="constrained")
+        figure = Figure(figsize=(INCH * len(layers) + 2.2, 5.0), layout="constrained")
         (grid,) = figure.subplots(1, len(layers), squeeze=False, sharey=True)
         places = np.arange(len(tasks))
         for axes, layer, matrix in zip(grid, layers, correlations, strict=True):

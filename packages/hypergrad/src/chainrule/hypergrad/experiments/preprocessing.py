@@ -62,10 +62,11 @@ QUICK = Settings(steps=100, meta_steps=20)
 
 
 def plan(settings: Settings) -> str:
+    minutes = max(1, round(settings.seeds * settings.meta_steps / 150))
     return (
         f"Preprocessing for a perceptron trained on {settings.train} images of {settings.data}: none, the "
         f"best of {settings.grid} blurs, shifts and noises, and learned in {settings.meta_steps} meta-steps. "
-        f"{settings.seeds} seeds, about {settings.seeds * settings.meta_steps / 30:.0f} minutes on 2 cores."
+        f"{settings.seeds} seeds, about {minutes} minutes on one core."
     )
 
 

@@ -48,7 +48,7 @@ class Problem:
 
     def judge(self, layers: Layers) -> Measures:
         """Losses, that is negative log-likelihoods, of all rows of a kind, and errors."""
-        return _judge(layers, self.data)
+        return judge(layers, self.data)
 
     def measures(
         self, key: Array, log_scales: LogScales, learning_rate: PyTree, momentum: PyTree
@@ -97,7 +97,8 @@ def loss(layers: Layers, hyper: None, batch: PyTree, key: Array) -> Float[Array,
     return nll(layers, *batch)
 
 
-def _judge(layers, data):
+def judge(layers: Layers, data: Split) -> Measures:
+    """What `Problem.judge` says of its own rows."""
     return {
         "training loss": nll(layers, *data.train),
         "validation loss": nll(layers, *data.validation),
@@ -121,7 +122,7 @@ def _train_and_judge(key, data, log_scales, learning_rate, momentum, *, widths, 
         steps=steps,
         method="naive",
     )
-    return _judge(trained.params, data)
+    return judge(trained.params, data)
 
 
 def average(run: Callable[[Array], Measures], keys: Array) -> dict[str, float]:

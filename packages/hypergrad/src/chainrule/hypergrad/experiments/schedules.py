@@ -17,6 +17,7 @@ fixed rate, by Bayesian optimisation, was 2.4; there is no table.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from chainrule.hypergrad.experiments.console import Tell, silent
 from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import fan_in, init
 from chainrule.hypergrad.experiments.outcomes import Outcomes
-from chainrule.hypergrad.experiments.problem import Problem, average, best, duration, loss, problem
+from chainrule.hypergrad.experiments.problem import Problem, average, best, duration, judge, loss, problem
 from chainrule.hypergrad.experiments.report import Report
 from chainrule.hypergrad.experiments.schedules_report import (
     DECAY,
@@ -129,18 +130,11 @@ def learn_schedules(
 
     A meta-step whose certificate does not hold is left out.
     """
-    measure = f"{settings.objective} loss"
-    scales = fan_in(task.widths)
     return fit(
-        lambda layers: task.judge(layers)[measure],
-        loss,
-        first_meta(task, settings),
-        optax.adam(settings.meta_rate),
-        training=lambda meta, key: {
-            "params": init(key, task.widths, scales),
-            "data": task.data.train,
-            **schedules_of(meta),
-        },
+        meta=first_meta(task, settings),
+        **_learner(settings.objective, settings.meta_rate, task.widths),
+        loss=loss,
+        data=task.data,
         key=key,
         meta_steps=settings.meta_steps,
         steps=task.steps,
@@ -151,6 +145,20 @@ def learn_schedules(
         folder=folder,
         callback=lambda found, _: progress("meta-learning", found.step + 1, settings.meta_steps),
     )
+
+
+@functools.cache
+def _learner(objective: str, meta_rate: float, widths: tuple[int, ...]) -> dict[str, Any]:
+    """What `fit` compiles, which is the same for all seeds: only data differ."""
+    return {
+        "objective": lambda layers, data: judge(layers, data)[f"{objective} loss"],
+        "optimizer": optax.adam(meta_rate),
+        "training": lambda meta, key, data: {
+            "params": init(key, widths, fan_in(widths)),
+            "data": data.train,
+            **schedules_of(meta),
+        },
+    }
 
 
 def first_meta(task: Problem, settings: Settings) -> PyTree:

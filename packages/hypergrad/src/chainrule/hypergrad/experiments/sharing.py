@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from chainrule.hypergrad.experiments.divisions import Drawings
 
+IMPOSSIBLE = -1e9  # a logit; its exponential is zero, and its derivative a number
 Layers = list[dict[str, Array]]  # {"w": [tasks, inputs, outputs], "b": [tasks, outputs]}
 
 
@@ -53,8 +54,8 @@ def init(key: Array, tasks: int, widths: Sequence[int], log_scales: Float[Array,
     return layers
 
 
-def mixed(sharing: Float[Array, "layers tasks tasks"], latent: Layers) -> Layers:
-    """The weights of the tasks."""
+def mixed(sharing: Sequence[Float[Array | np.ndarray, "tasks tasks"]], latent: Layers) -> Layers:
+    """The weights of the tasks, by one matrix for each layer."""
     return [
         jax.tree.map(lambda z, matrix=matrix: jnp.tensordot(matrix, z, 1), layer)
         for matrix, layer in zip(sharing, latent, strict=True)
@@ -63,28 +64,25 @@ def mixed(sharing: Float[Array, "layers tasks tasks"], latent: Layers) -> Layers
 
 def task_nlls(layers: Layers, drawings: Drawings) -> Float[Array, " tasks"]:
     """Mean negative log-likelihood of the characters, in nats."""
-    nlls = []
-    for log_p in _log_probabilities(layers, drawings):
-        nlls.append(-jnp.mean(jnp.diagonal(log_p, axis1=0, axis2=2)))
-    return jnp.stack(nlls)
+    of_their_own = jnp.diagonal(_log_probabilities(layers, drawings), axis1=1, axis2=3)
+    return -jnp.mean(of_their_own, (1, 2), where=drawings.exists[:, None])
 
 
 def task_errors(layers: Layers, drawings: Drawings) -> Float[Array, " tasks"]:
     """The share of drawings that are taken for another character of their alphabet."""
-    errors = []
-    for log_p in _log_probabilities(layers, drawings):
-        errors.append(jnp.mean(jnp.argmax(log_p, 2) != jnp.arange(len(log_p))[:, None]))
-    return jnp.stack(errors)
+    taken_for = jnp.argmax(_log_probabilities(layers, drawings), 3)
+    wrong = taken_for != jnp.arange(taken_for.shape[1])[None, :, None]
+    return jnp.mean(wrong, (1, 2), where=drawings.exists[:, :, None])
 
 
-def _log_probabilities(layers: Layers, drawings: Drawings) -> list[Float[Array, "_ drawings _"]]:
-    """The last layer is as wide as the largest alphabet needs; others use the first of its outputs."""
-    found = []
-    for task, x in enumerate(drawings):
-        characters, count, pixels = x.shape
-        hidden = x.reshape(-1, pixels)
-        for layer in layers[:-1]:
-            hidden = jnp.tanh(hidden @ layer["w"][task] + layer["b"][task][None])
-        logits = hidden @ layers[-1]["w"][task, :, :characters] + layers[-1]["b"][task, None, :characters]
-        found.append(jax.nn.log_softmax(logits).reshape(characters, count, characters))
-    return found
+def _log_probabilities(
+    layers: Layers, drawings: Drawings
+) -> Float[Array, "tasks characters drawings characters"]:
+    """The last layer is as wide as the largest alphabet needs; what others do not have is never likely."""
+    tasks, characters, count, pixels = drawings.pixels.shape
+    x = drawings.pixels.reshape(tasks, characters * count, pixels)
+    for layer in layers[:-1]:
+        x = jnp.tanh(x @ layer["w"] + layer["b"][:, None])
+    logits = x @ layers[-1]["w"] + layers[-1]["b"][:, None]
+    log_p = jax.nn.log_softmax(jnp.where(drawings.exists[:, None], logits, IMPOSSIBLE))
+    return log_p.reshape(tasks, characters, count, characters)
