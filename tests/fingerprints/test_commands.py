@@ -192,6 +192,20 @@ def test_a_library_of_another_version_of_the_featurizer_is_refused(folder, capfd
     assert f"{FEATURIZER_VERSION - 1}" in error and "write it again by `fingerprint`" in error
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda packed: packed[:, :-1], lambda packed: packed.astype(np.int64), lambda packed: packed[:, 0]],
+)
+def test_a_library_of_other_fingerprints_than_its_settings_say_is_refused(folder, capfd, change):
+    assert fingerprint("-o", "bits.npz") == 0
+    arrays = dict(np.load("bits.npz"))
+    arrays["fingerprint"] = change(arrays["fingerprint"])
+    np.savez("bits.npz", **arrays)
+    assert run("similarity", "in.csv", "bits.npz", "-o", "out.csv") == 1
+    assert "bits.npz has fingerprints of" in (error := capfd.readouterr().err)
+    assert error.rstrip().endswith("write it again by `fingerprint`")
+
+
 def test_many_queries_and_many_devices_find_the_same(folder):
     (folder / "queries.smi").write_text("\n".join("C" * (1 + i % 9) + "O" for i in range(300)))
     options = ["similarity", "queries.smi", "in.csv", "-n", 100, "--length", LENGTH]  # all five there are

@@ -278,6 +278,46 @@ def test_a_stored_table_is_the_table(tmp_path, table):
         molecules.load_molecules(tmp_path / "a.npz")
 
 
+def changed(name, index, value):
+    """A change of one entry of one array."""
+
+    def change(arrays):
+        arrays[name] = arrays[name].copy()
+        arrays[name][index] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(atoms=a["atoms"].astype(np.float32)), r"atoms is float32\[\d+, 62\], not uint8"),
+        (lambda a: a.update(atoms=a["atoms"][:, :61]), r"atoms is uint8\[\d+, 61\], not uint8\[\d+, 62\]"),
+        (lambda a: a.update(atoms=a["atoms"][:-1]), r"atoms is uint8\[\d+, 62\]"),
+        (lambda a: a.update(bonds=a["bonds"][:-1]), r"bonds is"),
+        (lambda a: a.update(invariants=a["invariants"][:-1]), r"invariants is"),
+        (lambda a: a.update(bond_types=a["bond_types"][:, None]), r"bond_types is"),
+        (lambda a: a.update(valid=a["valid"][:-1]), r"valid is bool\[14\], not bool\[15\]"),
+        (lambda a: a.update(reasons=np.frombuffer(b"[]", np.uint8)), "0 reasons for 15 rows"),
+        (changed("atom_offsets", 3, 10_000), "atom_offsets"),
+        (changed("atom_offsets", 0, 1), "atom_offsets"),
+        (changed("bond_offsets", -1, 1), "bond_offsets"),
+        (changed("bond_ends", (0, 1), 5), "bond_ends"),  # an atom of another molecule
+        (changed("bond_ends", (0, 1), -1), "bond_ends"),
+        (lambda a: a.update(featurizer_version=np.array(2)), "featuriser of version 2, not 3"),
+        (lambda a: a.pop("featurizer_version"), "featuriser of version None, not 3"),
+        (lambda a: a.update(extra=np.zeros(3)), "extra"),
+    ],
+)
+def test_a_file_of_other_arrays_is_refused(tmp_path, table, change, message):
+    molecules.save_molecules(tmp_path / "a.npz", table)
+    arrays = dict(np.load(tmp_path / "a.npz"))
+    change(arrays)
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"a\.npz.*{message}.*(again|anew)"):
+        molecules.load_molecules(tmp_path / "a.npz")
+
+
 def test_spellings_and_mirror_images_have_one_name():
     assert canonical_smiles("OCC") == canonical_smiles("CCO")
     assert canonical_smiles("C[C@H](N)O") == canonical_smiles("C[C@@H](N)O")

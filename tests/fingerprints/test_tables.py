@@ -315,6 +315,28 @@ def test_archives_are_read_back_whole(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), np.ones((2, 3), np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fp": np.ones((2, 2))}, "fp has 2 rows, and there are 3"),
+        ({"n": np.array(1)}, "n has no rows"),
+        ({"valid": np.ones(3)}, r"valid is float64\[3\], not bool\[rows\]"),
+        ({"valid": np.ones((3, 1), bool)}, r"valid is bool\[3, 1\]"),
+        ({"id.ends": np.array([1, 6])}, "id has 2 rows"),
+        ({"id.ends": np.array([1, 6, 4])}, "id ends at"),
+        ({"id.ends": np.array([1, 6, 99])}, "id ends at"),
+        ({"id.ends": np.array([1.0, 6.0, 7.0])}, "id ends at"),
+        ({"id": np.ones((7, 1), np.uint8)}, "id ends at"),
+        ({"settings": np.array("[]")}, "settings"),
+    ],
+)
+def test_archives_whose_arrays_do_not_fit_together_are_refused(tmp_path, change, message):
+    write_results(tmp_path / "out.npz")
+    np.savez(tmp_path / "out.npz", **(dict(np.load(tmp_path / "out.npz")) | change))
+    with pytest.raises(ValueError, match=rf"out\.npz is no \.npz that .*, or is damaged: .*{message}"):
+        read_archive(tmp_path / "out.npz")
+
+
 @pytest.mark.parametrize("name", [*FORMATS, "npz", "npy"])
 def test_a_failure_leaves_what_was_there(tmp_path, name):
     needs(name)

@@ -66,6 +66,9 @@ def read_archive(path: str | Path) -> Archive:
             with np.load(whole, allow_pickle=False) as stored:
                 arrays = dict(stored)
         valid, settings = arrays.pop(VALID), json.loads(str(arrays.pop(SETTINGS)))
+        if not isinstance(settings, dict):
+            raise ValueError(f"{SETTINGS} is {settings!r}, not names with values")
+        return Archive(_columns(arrays, valid), valid, settings)
     except (
         EOFError,
         KeyError,
@@ -78,13 +81,32 @@ def read_archive(path: str | Path) -> Archive:
         raise ValueError(
             f"{path} is no .npz that the command `fingerprint` wrote, or is damaged: {error}"
         ) from None
+
+
+def _columns(arrays: Mapping[str, np.ndarray], valid: np.ndarray) -> dict[str, Texts | np.ndarray]:
+    """
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
+    if valid.dtype != bool or valid.ndim != 1:
+        raise ValueError(f"{VALID} is {valid.dtype}{list(valid.shape)}, not bool[rows]")
     columns: dict[str, Texts | np.ndarray] = {}
     for name, array in arrays.items():
         if f"{name}{ENDS}" in arrays:
-            columns[name] = Texts(array.tobytes(), arrays[f"{name}{ENDS}"])
+            ends = arrays[f"{name}{ENDS}"]
+            places = np.concatenate([[0], ends])
+            if ends.dtype != np.int64 or np.any(np.diff(places) < 0) or array.shape != (places[-1],):
+                raise ValueError(f"{name} ends at other places than its cells")
+            columns[name] = Texts(array.tobytes(), ends)
         elif not name.endswith(ENDS):
+            if not array.ndim:
+                raise ValueError(f"{name} has no rows")
             columns[name] = array
-    return Archive(columns, valid, settings)
+        else:
+            continue
+        if len(columns[name]) != len(valid):
+            raise ValueError(f"{name} has {len(columns[name])} rows, and there are {len(valid)}")
+    return columns
 
 
 class ArchiveWriter(contextlib.ExitStack):

@@ -17,7 +17,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
-from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
+from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES, MAX_DEGREE
 from chainrule.fingerprints.graphs import Graphs, parse
 from chainrule.fingerprints.parallel import ordered_map
 from chainrule.fingerprints.rows import as_rows, gather_ranges
@@ -35,6 +35,7 @@ from chainrule.fingerprints.smiles import rdkit_fingerprints
 # Raised whenever the same SMILES would give other arrays, so that no stale cache or checkpoint passes.
 FEATURIZER_VERSION = 3
 _ROWS_AT_ONCE = 128  # few enough that RDKit's molecules of them fit into a processor's cache
+_VERSION = "featurizer_version"  # beside the fields, in a file
 _TEXTS = ("smiles", "reasons")
 _COUNTS = ("atom_counts", "bond_counts")
 _JOINED = ("valid", "atoms", "bonds", "invariants", "bond_types", *_COUNTS)
@@ -217,6 +218,7 @@ def save_molecules(path: str | Path, molecules: Molecules) -> None:
     arrays = {field.name: getattr(molecules, field.name) for field in fields(Molecules)}
     for name in _TEXTS:  # as an array of text, each row would take the room of the longest
         arrays[name] = np.frombuffer(json.dumps(arrays[name]).encode(), np.uint8)
+    arrays[_VERSION] = np.array(FEATURIZER_VERSION)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -228,13 +230,48 @@ def load_molecules(path: str | Path) -> Molecules:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or something else.
+        ValueError: the file is damaged, something else, or of another version.
     """
     try:
         with Path(path).expanduser().open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays: dict[str, Any] = dict(stored)
+        version = arrays.pop(_VERSION, None)
+        if version != FEATURIZER_VERSION:
+            raise ValueError(f"it is by the featuriser of version {version}, not {FEATURIZER_VERSION}")
         for name in _TEXTS:
             arrays[name] = tuple(json.loads(arrays[name].tobytes()))
+        _check(arrays)
         return Molecules(**arrays)
     except (EOFError, KeyError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged or holds no molecules: {error}; make it anew") from error
+
+
+def _check(arrays: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: these are not the fields of a table.
+    """
+    rows, reasons = len(arrays["smiles"]), len(arrays["reasons"])
+    if reasons != rows:
+        raise ValueError(f"there are {reasons} reasons for {rows} rows")
+    for name in ("atom_offsets", "bond_offsets"):
+        _check_array(arrays, name, np.int64, rows + 1)
+        if arrays[name][0] != 0 or np.any(np.diff(arrays[name]) < 0):
+            raise ValueError(f"{name} must begin with 0 and never fall")
+    of_atoms, of_bonds = arrays["atom_offsets"], arrays["bond_offsets"]
+    atoms, bonds = int(of_atoms[-1]), int(of_bonds[-1])
+    _check_array(arrays, "valid", np.bool, rows)
+    _check_array(arrays, "atoms", np.uint8, atoms, len(ATOM_FEATURES))
+    _check_array(arrays, "invariants", np.uint32, atoms)
+    _check_array(arrays, "bonds", np.uint8, bonds, len(BOND_FEATURES))
+    _check_array(arrays, "bond_types", np.uint8, bonds)
+    _check_array(arrays, "bond_ends", np.int32, bonds, 2)
+    first, after = np.repeat(np.stack([of_atoms[:-1], of_atoms[1:]]), np.diff(of_bonds), axis=1)[:, :, None]
+    if np.any((arrays["bond_ends"] < first) | (arrays["bond_ends"] >= after)):
+        raise ValueError("bond_ends has an atom that is not of the bond's molecule")
+
+
+def _check_array(arrays: Mapping[str, Any], name: str, dtype: type, *shape: int) -> None:
+    array, expected = arrays[name], np.dtype(dtype)
+    if array.dtype != expected or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype}{list(array.shape)}, not {expected}{list(shape)}")

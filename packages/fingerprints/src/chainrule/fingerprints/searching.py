@@ -79,10 +79,17 @@ def load_library(path: str | Path, *, on_invalid: OnInvalid = "keep") -> Library
     if on_invalid == "fail" and not valid.all():
         first = int(np.argmin(valid))
         raise ValueError(f"row {first} of {path} has no fingerprint; give --on-invalid keep or drop")
+    rule = Circular(**settings)
+    words = -(-rule.length // 32)
+    if packed.dtype != np.uint32 or packed.shape[1:] != (words,):
+        raise ValueError(
+            f"{path} has fingerprints of {packed.dtype}{list(packed.shape[1:])}, where {rule.length} entries "
+            f"are uint32[{words}]; write it again by `fingerprint`"
+        )
     rows = np.flatnonzero(valid)
     tally = Tally(len(valid), len(valid) - len(rows))
     packed = packed if valid.all() else packed[rows]
-    return _not_empty(str(path), Library(packed, rows, smiles, Circular(**settings), tally))
+    return _not_empty(str(path), Library(packed, rows, smiles, rule, tally))
 
 
 def _not_empty(source: str, library: Library) -> Library:
