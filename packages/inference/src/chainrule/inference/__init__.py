@@ -1,1 +1,1 @@
-"""Inference by differentiation: Firefly Monte Carlo, early stopping as variational inference, black-box SVI."""
+"""Inference by differentiation: Firefly Monte Carlo, early stopping as variational inference, bbsvi."""
