@@ -84,7 +84,7 @@ def test_what_says_nothing_is_nan():
     for number in (rhat, ess_bulk, ess_tail, mcse):
         assert np.isnan(number(x)).tolist() == [False, True, True]
     stuck = np.repeat([[0.0], [1.0]], 100, 1)
-    assert rhat(stuck) == np.inf
+    assert rhat(stuck) > 1e6
     with pytest.raises(ValueError, match=r"shape \(5,\), must be \(chain, draw"):
         rhat(np.zeros(5))
 

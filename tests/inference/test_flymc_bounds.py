@@ -236,5 +236,5 @@ def test_data_that_do_not_fit_are_refused_by_name():
         flymc.student_t_bound(np.array([[0.0], [np.nan]]), np.zeros(2))
     with pytest.raises(ValueError, match=r"label 2 is beyond num_classes = 2"):
         flymc.softmax_bound(x, np.array([0, 1, 2]), num_classes=2)
-    with pytest.raises(ValueError, match="scale = 0.0 must be positive"):
+    with pytest.raises(ValueError, match=r"scale = 0\.0 must be positive"):
         flymc.student_t_bound(x, np.ones(3), scale=0.0)

@@ -35,10 +35,8 @@ def enumerated(update, sets):
     darken = np.exp(np.asarray(update.log_darken(jnp.log(ODDS))))
 
     def site(n, z, after, candidate):
-        if z:
-            p = darken[n] if candidate or update.all_bright else 0
-        else:
-            p = light[n] if candidate else 0
+        moves = candidate or (z and update.all_bright)
+        p = (darken[n] if z else light[n]) if moves else 0
         return p if after != z else 1 - p
 
     matrix = np.zeros((len(STATES), len(STATES)))
@@ -152,7 +150,7 @@ def test_buffers_agree_and_draws_do_not_depend_on_their_size(update):
         one = jax.jit(
             lambda key, bright, room=room + extra: refresh(update, key, bright, gap.__getitem__, room)
         )
-        bright = bright_of(rng.random(ROWS) < 0 * odds, capacity, odds)
+        bright = bright_of(np.zeros(ROWS), capacity, odds)
         for i in range(20):
             before, done = bright, one(jax.random.key(i), bright)
             bright = done.bright
@@ -210,7 +208,7 @@ def test_candidates_of_a_large_set_do_not_overflow():
 
 @pytest.mark.parametrize("value", [0.0, 1.5])
 def test_probabilities_are_checked(value):
-    with pytest.raises(ValueError, match="q = .* must be above 0"):
+    with pytest.raises(ValueError, match=r"q = .* must be above 0"):
         Implicit(value)
     with pytest.raises(ValueError, match="fraction = "):
         Explicit(value)

@@ -1,4 +1,4 @@
-"""The chain's law: posteriors of three data by quadrature, a Gaussian's moments, simulation-based calibration."""
+"""The chain's law: posteriors of three data by quadrature, a Gaussian, simulation-based calibration."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ from chainrule.inference.flymc import (
     student_t_bound,
 )
 
-# Means, second moments and probabilities of being bright, by quadrature: the test values of the authors' code.
+# Means, second moments and probabilities of being bright, by quadrature: from the authors' tests.
 GOLDEN = {
     "logistic": (
         logistic_bound(np.array([[2.2, 1.7], [-1.5, 2.9], [1.4, -1.2]]), np.array([1, 0, 1]), touching=2.0),

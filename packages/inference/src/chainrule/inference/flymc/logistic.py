@@ -91,7 +91,7 @@ def logistic_gap(y: Float[Array, "*rows"], y0: Float[Array, "*rows"]) -> Float[A
     apart = (v - v0) * (v + v0)
     near = jnp.abs(apart) < jnp.minimum(v, v0) ** 2 + (jnp.pi / 2) ** 2
     step = jnp.where(near, apart, 0)
-    close = step**2 * remainder(lambda t: _bend(v0**2 + t * step), y.dtype)
+    close = step**2 * remainder(lambda t: _bend(v0[None] ** 2 + t * step[None]), y.ndim, y.dtype)
     far = jnp.where(near, v0 + 1, v)
     wide = 4 * _slope(2 * v0) * (far - v0) * (far + v0) - (_log_2cosh(far) - _log_2cosh(v0))
     return jnp.where(near, close, wide)
@@ -125,6 +125,7 @@ def _series(terms: int) -> list[float]:
 
 
 SMALL = 0.25  # in s; below it the difference in _bend loses a digit, and the series gains one every term
+TERMS = {2: 4, 4: 8, 8: 17}  # by bytes of a number
 BEND = [k * -c / 2 for k, c in enumerate(_series(18))][1:]
 
 
@@ -136,6 +137,6 @@ def _bend(s):
     direct = (tanh - v * (1 - tanh**2)) / (4 * v**3)
     s = jnp.where(small, s, 0)
     series = jnp.zeros_like(s)
-    for coefficient in reversed(BEND):
+    for coefficient in reversed(BEND[: TERMS[s.dtype.itemsize]]):
         series = series * s + coefficient
     return jnp.where(small, series, direct)

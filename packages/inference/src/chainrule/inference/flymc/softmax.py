@@ -114,12 +114,13 @@ def softmax_gap(y: Float[Array, "rows classes"], y0: Float[Array, "rows classes"
     near = w < 1
 
     def variation(t):
-        p = jax.nn.softmax(log_g + t * jnp.where(near, x, 0))
-        return jnp.sum(p * (top - d) * (d - bottom), 1) + jnp.sum(p * x, 1) ** 2
+        p = jax.nn.softmax(log_g[None] + t * jnp.where(near, x, 0)[None])
+        inside = (top - d) * (d - bottom)
+        return jnp.sum(p * inside[None], 2) + jnp.sum(p * x[None], 2) ** 2
 
     far = jnp.where(near, 0, x)
     cumulant = jax.nn.logsumexp(log_g + far, 1) - jnp.sum(jnp.exp(log_g) * far, 1)
-    half = jnp.where(near[:, 0], remainder(variation, y.dtype), w[:, 0] ** 2 / 2 - cumulant)
+    half = jnp.where(near[:, 0], remainder(variation, 2, y.dtype), w[:, 0] ** 2 / 2 - cumulant)
     return spread / 2 + half
 
 
