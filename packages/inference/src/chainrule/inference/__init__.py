@@ -1,0 +1,1 @@
+"""Inference by differentiation: Firefly Monte Carlo, early stopping as variational inference, bbsvi."""

@@ -1,0 +1,177 @@
+"""Chains on the host: neither chunks nor capacity change a draw, a broken bound stops it, dtypes stay."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chainrule.inference.flymc import (
+    HMC,
+    BoundViolated,
+    Firefly,
+    FullData,
+    Implicit,
+    RandomWalk,
+    find_map,
+    logistic_bound,
+    preconditioned,
+    sample,
+)
+
+KEY = jax.random.key(0)
+ROWS, DIMS = 400, 3
+
+
+def log_prior(theta):
+    return -jnp.sum(theta**2) / 2
+
+
+def problem(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, DIMS)).astype(dtype)
+    labels = (rng.random(ROWS) < 1 / (1 + np.exp(-x @ [1.0, -0.5, 0.2]))).astype(int)
+    bound = logistic_bound(x, labels)
+    theta = find_map(log_prior, bound, jnp.zeros(DIMS, dtype))
+    return bound.tuned(theta), theta
+
+
+BOUND, THETA = problem()
+KERNEL = Firefly(log_prior, BOUND, move=HMC(2), brightness=Implicit(0.05))
+
+
+def short(kernel=KERNEL, **settings):
+    settings = dict(num_chains=3, num_warmup=30, num_samples=30, chunk=20) | settings
+    return sample(KEY, kernel, THETA.astype(kernel.bound.signed.dtype), **settings)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return short()
+
+
+def test_results_have_the_shapes_they_say(reference):
+    assert reference.draws["theta"].shape == (3, 30, DIMS)
+    assert reference.info.num_bright.shape == (3, 30) and reference.step_size.shape == (3,)
+    assert reference.replays == 0 and reference.capacity == 64
+    assert reference.info.violations.sum() == 0
+    assert reference.summary().rhat["theta"].shape == (DIMS,)
+
+
+def test_the_same_key_gives_the_same_bits_in_chunks_of_any_length(reference):
+    again = short(chunk=7)
+    np.testing.assert_array_equal(again.draws["theta"], reference.draws["theta"])
+    assert (again.info.num_bright == reference.info.num_bright).all()
+
+
+def test_too_small_a_capacity_is_replayed_to_the_same_draws():
+    """At spread 0 all is dark in the beginning; four places do not do for long."""
+    seen = []
+    wide, narrow = (short(capacity=c, spread=0.0, progress=seen.append) for c in (64, 4))
+    assert wide.replays == 0 and wide.capacity == 64
+    assert narrow.replays >= 1 and narrow.capacity == 4 * 2**narrow.replays
+    assert seen[-1].capacity == narrow.capacity and seen[-1].done == seen[-1].total == 60
+    np.testing.assert_allclose(narrow.draws["theta"], wide.draws["theta"], rtol=1e-9, atol=1e-9)
+    assert (narrow.info.num_bright == wide.info.num_bright).all()
+
+
+def test_too_little_room_for_candidates_is_replayed_too(reference):
+    tight = short(dataclasses.replace(KERNEL, room=20))
+    assert tight.replays >= 1
+    np.testing.assert_allclose(tight.draws["theta"], reference.draws["theta"], rtol=1e-9, atol=1e-9)
+
+
+def test_an_overflow_in_a_step_of_ones_own_is_never_a_number():
+    state = KERNEL.init(KEY, THETA + 1.0, capacity=2)  # many more are bright there
+    state, _ = jax.jit(KERNEL.step)(KEY, state)
+    assert np.isnan(state.position).all()
+
+
+def test_evaluations_are_counted_as_said(reference):
+    """Dark candidates once, bright points for the first gradient and for each of two leapfrog steps."""
+    info = reference.info
+    candidates = info.evaluations - 3 * info.num_bright
+    assert (candidates >= 0).all() and abs(candidates.mean() / (0.05 * ROWS) - 1) < 0.2
+    full = short(FullData(log_prior, BOUND, move=RandomWalk()))
+    assert (full.info.evaluations == ROWS).all()
+
+
+def test_firefly_and_full_data_have_the_same_posterior():
+    settings = dict(num_chains=4, num_warmup=300, num_samples=1500, chunk=300)
+    fly, full = (
+        short(kernel, **settings).summary()
+        for kernel in (dataclasses.replace(KERNEL, move=HMC(4)), FullData(log_prior, BOUND, move=HMC(4)))
+    )
+    assert max(fly.worst_rhat, full.worst_rhat) < 1.02
+    error = np.hypot(fly.mcse["theta"], full.mcse["theta"])
+    assert (np.abs(fly.mean["theta"] - full.mean["theta"]) < 4 * error).all()
+    np.testing.assert_allclose(fly.sd["theta"], full.sd["theta"], rtol=0.15)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TooHigh:
+    """A bound that is none near where the chain goes."""
+
+    inner: object
+
+    num_data = property(lambda self: self.inner.num_data)
+    signed = property(lambda self: self.inner.signed)
+    log_bound = lambda self, theta, rows: self.inner.log_bound(theta, rows)
+    collapsed = lambda self, theta: self.inner.collapsed(theta)
+    gap = lambda self, theta, rows: self.inner.gap(theta, rows) - 0.01
+
+
+def test_a_broken_bound_stops_the_chain_and_is_never_clipped():
+    broken = dataclasses.replace(KERNEL, bound=TooHigh(BOUND))
+    with pytest.raises(
+        BoundViolated, match=r"gaps were negative or NaN, the first in chain 0 at iteration 0"
+    ):
+        short(broken)
+    assert short(broken, on_violation="flag").info.violations.sum() > 0
+
+
+def test_single_precision_stays_single_where_double_is_on():
+    bound, theta = problem(np.float32)
+    assert theta.dtype == jnp.float32
+    for move in (HMC(2), RandomWalk()):
+        kernel = preconditioned(Firefly(log_prior, bound, move=move), theta)
+        state = kernel.init(KEY, theta + 0.01, capacity=64)
+        before = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        after, info = jax.eval_shape(kernel.step, KEY, state)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == before
+        assert info.acceptance.dtype == jnp.float32
+
+
+def test_theta_may_be_a_tree_with_names():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Split:
+        inner: object
+        num_data = property(lambda self: self.inner.num_data)
+        signed = property(lambda self: self.inner.signed)
+        whole = staticmethod(lambda theta: jnp.concatenate([theta["intercept"][None], theta["slopes"]]))
+        gap = lambda self, theta, rows: self.inner.gap(self.whole(theta), rows)
+        log_bound = lambda self, theta, rows: self.inner.log_bound(self.whole(theta), rows)
+        collapsed = lambda self, theta: self.inner.collapsed(self.whole(theta))
+
+    prior = lambda theta: log_prior(theta["slopes"]) + log_prior(theta["intercept"])
+    kernel = dataclasses.replace(KERNEL, bound=Split(BOUND), log_prior=prior)
+    run = sample(
+        KEY, kernel, {"intercept": THETA[0], "slopes": THETA[1:]}, num_chains=3, num_warmup=30, num_samples=30
+    )
+    assert run.draws["intercept"].shape == (3, 30) and run.draws["slopes"].shape == (3, 30, 2)
+
+
+def test_settings_and_starts_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="num_samples = 0 must be at least 1"):
+        short(num_samples=0)
+    with pytest.raises(ValueError, match=r"on_violation = 'clip' must be one of \("):
+        sample(KEY, KERNEL, THETA, **{"on_violation": "clip"})
+    with pytest.raises(TypeError, match="theta has dtype .*float32.*must be one floating dtype"):
+        KERNEL.init(KEY, THETA.astype(jnp.float32))
+    with pytest.raises(ValueError, match="the capacity must be given"):
+        jax.jit(KERNEL.init)(KEY, THETA)
+    with pytest.raises(ValueError, match="log density is not finite"):
+        sample(KEY, KERNEL, lambda key: THETA + jnp.inf, precondition=False)

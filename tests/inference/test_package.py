@@ -1,0 +1,42 @@
+"""The package's front door: its names, its examples, and that importing it changes nothing."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chainrule.inference as package
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(Path(package.__path__[0]).glob("*.py"))
+
+
+def test_public_names_exist():
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_importing_it_flips_no_switch_of_jax():
+    code = (
+        "import jax; flags = lambda: (jax.config.jax_enable_x64, jax.config.jax_platforms); before = flags();"
+        "import chainrule.inference; assert flags() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("module", [file.stem for file in FILES if ">>>" in file.read_text()])
+def test_docstring_examples_run(module):
+    result = doctest.testmod(importlib.import_module(f"chainrule.inference.{module}"))
+    assert result.attempted and not result.failed
+
+
+def test_the_readme_runs(tmp_path):
+    """As a user's program: without jax_enable_x64."""
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "packages/inference/README.md").read_text(), re.DOTALL
+    )
+    assert blocks
+    subprocess.run([sys.executable, "-c", "\n".join(blocks)], check=True, timeout=300, cwd=tmp_path)
