@@ -21,6 +21,10 @@ from chainrule.inference.bbsvi.families import INIT_SCALE, Family, MeanField
 from chainrule.inference.bbsvi.objective import Entropy, LogDensity, bound
 
 
+# A rise by so many nats, or by this part of the bound, is none: it is within a few roundings of float32.
+ROUNDING = 1e-6
+
+
 class Progress(NamedTuple):
     """One chunk of steps."""
 
@@ -66,7 +70,7 @@ def fit(
 
         mean_i - mean_{i-1} <= sqrt(error_i^2 + error_{i-1}^2),
 
-    `patience` times in a row. What rises more slowly than that is not seen; longer chunks see more.
+    `patience` times in a row (or by less than a millionth). What rises more slowly than that is not seen; longer chunks see more.
 
     Args:
         key: for a family's start and for the draws. The same key takes the same steps, in any chunks.
@@ -168,6 +172,6 @@ def _no_progress(history: list[Progress]) -> bool:
     if len(history) < 2:
         return False
     before, now = history[-2:]
-    rounding = float(np.finfo(np.float32).eps) * abs(now.elbo)
+    rounding = ROUNDING * max(1.0, abs(now.elbo))
     noise = (before.standard_error**2 + now.standard_error**2) ** 0.5
     return now.elbo - before.elbo <= max(noise, rounding)

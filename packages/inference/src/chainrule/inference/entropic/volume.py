@@ -80,7 +80,7 @@ def log_volume(
             for, and "slq" is NaN if there is one above 1 / a.
 
     Returns:
-        Volume.
+        Volume; "slq" is NaN where I - a H is singular in the precision of its products.
 
     Example:
         >>> H = jnp.diag(jnp.array([-0.5, 0.0, 2.0]))
