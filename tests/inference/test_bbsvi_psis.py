@@ -52,9 +52,11 @@ def test_a_fit_to_one_of_two_modes_is_not_trusted():
     q = Gaussian(jnp.full(1, 3.0), jnp.zeros(1))
     assert diagnose(jax.random.key(0), target, q, MeanField(), draws=10_000).k > 0.7
     both = Mixture(2).init(jax.random.key(1), jnp.zeros(1), 1.0)
-    both = both._replace(mean=jnp.array([[-3.0], [3.0]]))
+    both = both._replace(
+        mean=jnp.array([[-3.0], [3.0]]), logits=jnp.array([0.0, 1.0])
+    )  # shares of 0.27, 0.73
     found = diagnose(jax.random.key(0), target, both, Mixture(2))
-    assert found.k < 0.5 and abs(found.log_evidence - np.log(2)) < 1e-6
+    assert found.k < 0.5 and abs(found.log_evidence - np.log(2)) < 0.02
 
 
 def test_smoothing_keeps_the_order_the_total_and_what_is_no_tail():

@@ -197,6 +197,9 @@ def test_without_a_watch_nothing_is_trusted():
         KEY, log_likelihood, PRIOR, data=DATA, step_size=RATE, steps=2, method="bound", watch_steps=0
     )
     assert choose_stopping(trace).trusted_to == 0 and choose_stopping(trace).at_the_end
+    state, start = run(KEY, log_likelihood, PRIOR, data=DATA, step_size=RATE, steps=0)
+    np.testing.assert_array_equal(start.elbo, trace.elbo[:1])
+    assert state.step == 0
     with pytest.raises(ValueError, match="smaller step_size"):
         choose_stopping(trace._replace(elbo=trace.elbo * jnp.nan))
 

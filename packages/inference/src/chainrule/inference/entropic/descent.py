@@ -100,7 +100,7 @@ def run(
         log_likelihood: log_likelihood(params, data), a sum over data; log_likelihood(params) without data.
         prior: p(theta).
         step_size: a; a number, or one for each step. The gradient is that of the sum over all data.
-        steps: how many.
+        steps: how many; 0 gives the draw.
         data: a pytree of arrays along a common first axis.
         batch_size: rows for each gradient, which is scaled up; step t takes the t-th batch, around and
             around. So every draw sees the same batches, as it must for q_t to be one distribution:
@@ -135,7 +135,7 @@ def run(
         concrete = value is not None and not isinstance(value, jax.core.Tracer)
         if concrete and not np.all(np.asarray(value) > 0):
             raise ValueError(f"run: {name} must be positive, got {value}; None is for doing without")
-    if steps < 1 or record_every < 1 or steps % record_every:
+    if steps < 0 or record_every < 1 or steps % record_every:
         raise ValueError(f"run: record_every = {record_every} must divide steps = {steps}")
 
     def likelihood(params, batch):
@@ -205,7 +205,7 @@ def run(
         state, _ = lax.scan(advance, state._replace(a_lambda_max=lowest), at)
         return state, record(state)
 
-    blocks = jax.tree.map(lambda x: x.reshape(-1, record_every).astype(dtype), schedule)
+    blocks = jax.tree.map(lambda x: x.reshape(steps // record_every, record_every).astype(dtype), schedule)
     last, following = lax.scan(advance_and_record, state, blocks)
     joined = jax.tree.map(lambda x, xs: jnp.concatenate([jnp.asarray(x)[None], xs]), record(state), following)
     return last, joined
