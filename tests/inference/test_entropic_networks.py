@@ -119,10 +119,11 @@ def test_an_ensemble_peaks_where_its_mean_does_and_predicts_better_than_its_memb
     y = jnp.sin(2 * x[:, 0]) + noise * jax.random.normal(KEY, (30,))
     fit = lambda w, data: jnp.sum(jax.scipy.stats.norm.logpdf(data[1], predict(w, data[0]), noise))
     error = lambda w: jnp.mean((predict(w, x) - jnp.sin(2 * x[:, 0])) ** 2)
-    settings = dict(step_size=5e-4, steps=40, record_every=2, data=(x, y), monitor=error, method="bound")
+    settings = dict(method="bound", watch_steps=0, step_size=5e-4, steps=40, record_every=2)
+    settings |= dict(data=(x, y), monitor=error)
     train = jax.jit(lambda key: run_ensemble(key, 6, fit, Gaussian(like, 1.0), **settings))
     states, trace = train(KEY)
-    stopping = choose_stopping(trace)
+    stopping = choose_stopping(trace, flagged=True)  # nobody watches
     assert trace.elbo.shape == trace.monitored.shape == (6, 21)
     assert stopping.elbo == pytest.approx(float(trace.elbo.mean(0)[stopping.record]))
     mean = jax.vmap(lambda w: predict(w, x))(states.params).mean(0)

@@ -70,7 +70,8 @@ def fit(
 
         mean_i - mean_{i-1} <= sqrt(error_i^2 + error_{i-1}^2),
 
-    `patience` times in a row (or by less than a millionth). What rises more slowly than that is not seen; longer chunks see more.
+    or by less than a millionth, `patience` times in a row. What rises more slowly is not seen; longer chunks
+    see more.
 
     Args:
         key: for a family's start and for the draws. The same key takes the same steps, in any chunks.
