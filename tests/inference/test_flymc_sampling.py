@@ -66,11 +66,11 @@ def test_the_same_key_gives_the_same_bits_in_chunks_of_any_length(reference):
 
 
 def test_too_small_a_capacity_is_replayed_to_the_same_draws():
-    """At spread 0 all is dark in the beginning; four places do not do for long."""
+    """At spread 0 all is dark in the beginning; two places do not do for long."""
     seen = []
-    wide, narrow = (short(capacity=c, spread=0.0, progress=seen.append) for c in (64, 4))
+    wide, narrow = (short(capacity=c, spread=0.0, progress=seen.append) for c in (64, 2))
     assert wide.replays == 0 and wide.capacity == 64
-    assert narrow.replays >= 1 and narrow.capacity == 4 * 2**narrow.replays
+    assert narrow.replays >= 1 and narrow.capacity == 2 * 2**narrow.replays
     assert seen[-1].capacity == narrow.capacity and seen[-1].done == seen[-1].total == 60
     np.testing.assert_allclose(narrow.draws["theta"], wide.draws["theta"], rtol=1e-9, atol=1e-9)
     assert (narrow.info.num_bright == wide.info.num_bright).all()
@@ -98,12 +98,12 @@ def test_evaluations_are_counted_as_said(reference):
 
 
 def test_firefly_and_full_data_have_the_same_posterior():
-    settings = dict(num_chains=4, num_warmup=300, num_samples=1500, chunk=300)
+    settings = dict(num_chains=4, num_warmup=200, num_samples=800, chunk=250)
     fly, full = (
         short(kernel, **settings).summary()
         for kernel in (dataclasses.replace(KERNEL, move=HMC(4)), FullData(log_prior, BOUND, move=HMC(4)))
     )
-    assert max(fly.worst_rhat, full.worst_rhat) < 1.02
+    assert max(fly.worst_rhat, full.worst_rhat) < 1.03
     error = np.hypot(fly.mcse["theta"], full.mcse["theta"])
     assert (np.abs(fly.mean["theta"] - full.mean["theta"]) < 4 * error).all()
     np.testing.assert_allclose(fly.sd["theta"], full.sd["theta"], rtol=0.15)
@@ -167,9 +167,7 @@ def test_theta_may_be_a_tree_with_names():
 def test_settings_and_starts_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="num_samples = 0 must be at least 1"):
         short(num_samples=0)
-    with pytest.raises(ValueError, match=r"on_violation = 'clip' must be one of \("):
-        sample(KEY, KERNEL, THETA, **{"on_violation": "clip"})
-    with pytest.raises(TypeError, match="theta has dtype .*float32.*must be one floating dtype"):
+    with pytest.raises(TypeError, match=r"theta has dtype .*float32.*must be one floating dtype"):
         KERNEL.init(KEY, THETA.astype(jnp.float32))
     with pytest.raises(ValueError, match="the capacity must be given"):
         jax.jit(KERNEL.init)(KEY, THETA)
