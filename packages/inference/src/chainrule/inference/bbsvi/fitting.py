@@ -20,7 +20,6 @@ from chainrule.core import Status
 from chainrule.inference.bbsvi.families import INIT_SCALE, Family, MeanField
 from chainrule.inference.bbsvi.objective import Entropy, LogDensity, bound
 
-
 # A rise by so many nats, or by this part of the bound, is none: it is within a few roundings of float32.
 ROUNDING = 1e-6
 
