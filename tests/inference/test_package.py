@@ -12,7 +12,12 @@ import pytest
 import chainrule.inference as package
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(Path(package.__path__[0]).glob("*.py"))
+FOLDER = Path(package.__path__[0])
+MODULES = sorted(
+    ".".join(file.relative_to(FOLDER).with_suffix("").parts)
+    for file in FOLDER.rglob("*.py")
+    if ">>>" in file.read_text()
+)
 
 
 def test_public_names_exist():
@@ -27,7 +32,7 @@ def test_importing_it_flips_no_switch_of_jax():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("module", [file.stem for file in FILES if ">>>" in file.read_text()])
+@pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples_run(module):
     result = doctest.testmod(importlib.import_module(f"chainrule.inference.{module}"))
     assert result.attempted and not result.failed
