@@ -4,8 +4,9 @@
     python benchmarks/fingerprints_featurizing.py --quick  to see that it runs
 
 Delaney's molecules where $CHAINRULE_DATA has them, or else those of the solubility set, over and over. One
-thread is measured by the processor's time, which other programs do not add to; several processes by the
-clock. A process that is started imports this file again, so nothing heavy stands here.
+thread is measured by the processor's time, to which other programs add only what they take of its caches;
+several processes by the clock. A process that is started imports this file again, so nothing heavy stands
+here.
 """
 
 import os
