@@ -27,10 +27,10 @@ class RunFile:
         """
         Args:
             folder: made when the first state is written.
-            identity: what the run depends on, in JSON's types.
+            identity: what the run depends on, in JSON's types, or numbers of NumPy.
         """
         self.path = Path(folder).expanduser().absolute() / NAME
-        self.identity = identity
+        self.identity = {name: _in_json(setting) for name, setting in identity.items()}
 
     def read(self, like: PyTree) -> tuple[PyTree, dict[str, np.ndarray]] | None:
         """What was last written, the state a tree as `like` is; None where nothing was.
@@ -82,6 +82,10 @@ def digests(**trees: PyTree) -> dict[str, str]:
             content.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
         words[name] = content.hexdigest()[:24]
     return words
+
+
+def _in_json(setting: Any) -> Any:
+    return setting.item() if isinstance(setting, np.generic) else setting
 
 
 def _is_key(x: Any) -> bool:
