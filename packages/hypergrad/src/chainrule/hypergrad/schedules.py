@@ -39,6 +39,9 @@ def to_sgd(learning_rate: PyTree, momentum: PyTree) -> tuple[PyTree, PyTree]:
     Returns:
         The two, each like `momentum` and `learning_rate` taken together.
 
+    Raises:
+        ValueError: for a momentum of one, or NaN; if it is traced, numbers are infinite or NaN there.
+
     Example:
         >>> rate, momentum = to_sgd(1.0, 0.9)
         >>> print(f"{rate:.2f} {momentum:.2f}")
@@ -47,6 +50,11 @@ def to_sgd(learning_rate: PyTree, momentum: PyTree) -> tuple[PyTree, PyTree]:
 
     def convert(a, b):
         a, b = jnp.asarray(a), jnp.asarray(b)
+        if not isinstance(b, jax.core.Tracer) and not (b < 1).all():
+            raise ValueError(
+                f"to_sgd: momentum is {b.max()}: a step that takes no gradient has no equal in optax.sgd; "
+                "give momenta below 1"
+            )
         before = b if b.ndim == 0 else jnp.concatenate([b[:1], b[:-1]])
         return a * (1 - b), b * (1 - before) / (1 - b)
 
