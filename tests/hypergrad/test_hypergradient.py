@@ -210,7 +210,7 @@ def test_a_momentum_is_the_same_number_in_any_dtype(momentum):
 
 @pytest.mark.parametrize("momentum", [1.0, np.array([0.5, 1.0, 0.9])])
 def test_a_momentum_of_one_has_no_equal_in_sgd(momentum):
-    with pytest.raises(ValueError, match="momentum is 1.0.*below 1"):
+    with pytest.raises(ValueError, match=r"momentum is 1.0.*below 1"):
         to_sgd(0.1, momentum)
 
 
