@@ -26,7 +26,7 @@ class RunFile:
     def __init__(self, folder: str | Path, identity: dict[str, Any]):
         """
         Args:
-            folder: made when the first state is written.
+            folder: made where it is not there.
             identity: what the run depends on, in JSON's types, or numbers of NumPy.
         """
         self.path = Path(folder).expanduser().absolute() / NAME
@@ -56,11 +56,16 @@ class RunFile:
         state = [_array(found.pop(f"state_{i}"), leaf) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(structure, state), found
 
+    def prepare(self) -> None:
+        """Makes the folder, and fails where no state could be written."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part.touch()
+
     def write(self, state: PyTree, columns: dict[str, np.ndarray]) -> None:
         """The file has the old content or the new."""
         arrays: dict[str, Any] = {f"state_{i}": _plain(x) for i, x in enumerate(jax.tree.leaves(state))}
         arrays |= columns | {"identity": np.asarray(json.dumps(self.identity))}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         with self._part.open("wb") as file:
             np.savez(file, **arrays)
             file.flush()
