@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from chainrule.hypergrad import reverse, train
+from chainrule.hypergrad import reverse, train, value_and_hypergrad
 
 KEY = jax.random.key(0)
 
@@ -44,6 +44,39 @@ def test_the_derivative_computes_no_activation_and_draws_no_noise_again(problem)
     steps = 2
     assert counts["tanh"] == counts["exp"] == steps
     assert counts["random_bits"] == 3 * steps  # two for the rows of the batch
+
+
+def losses_with_complex_numbers(gain, size):
+    """The same spectrum to be met: complex as a hyperparameter, closed over, and within the loss."""
+    spectrum = jnp.fft.fft(gain * jnp.arange(size))
+    distance = lambda x, other: jnp.sum(jnp.abs(jnp.fft.fft(x) - other) ** 2)
+    return {
+        "hyper": (lambda x, hyper, batch, key: distance(x, hyper), spectrum),
+        "closed over": (lambda x, hyper, batch, key: distance(x, spectrum), None),
+        "within": (lambda x, hyper, batch, key: distance(x, jnp.fft.fft(hyper)), gain * jnp.arange(size)),
+    }
+
+
+@pytest.mark.parametrize("case", ["hyper", "closed over", "within"])
+def test_derivatives_flow_through_complex_numbers(case):
+    def final(gain, method):
+        loss, hyper = losses_with_complex_numbers(gain, 4)[case]
+        trained = train(loss, jnp.ones(4), hyper, 0.1, 0.875, steps=5, method=method)
+        return jnp.sum(jnp.sin(trained.params))
+
+    found, exact = (jax.grad(final)(1.5, method) for method in ("reversible", "naive"))
+    assert exact != 0
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
+def test_no_tracer_is_left_behind_and_no_dtype_is_promoted_unsaid():
+    def run(weights, target):
+        loss = lambda x, hyper, batch, key: jnp.sum(jnp.tanh(x * target) ** 2)
+        return value_and_hypergrad(lambda x: jnp.sum(x), loss, weights, None, 0.1, 0.875, steps=3)
+
+    with jax.checking_leaks(), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        *_, certificate = jax.jit(run)(jnp.ones(4, jnp.bfloat16), jnp.bfloat16(0.5))
+    assert certificate.holds
 
 
 @pytest.mark.slow

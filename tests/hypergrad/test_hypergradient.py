@@ -190,6 +190,30 @@ def test_second_derivatives_are_refused_with_the_way_out(problem):
         jax.grad(jax.grad(final))(p.hyper)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("method", ["reversible", "naive"])
+def test_schedules_are_not_rounded_to_the_dtype_of_short_weights(dtype, method):
+    """In bfloat16, 0.999 is 1, by which a gradient would be multiplied by zero."""
+
+    def final(rate, x):
+        loss = lambda x, target, batch, key: jnp.sum((x - target) ** 2)
+        return train(loss, x, x.dtype.type(2), rate, 0.9999, steps=50, method=method).params.astype(float)
+
+    found, exact = (jax.value_and_grad(final)(1.0, x) for x in (dtype(0), jnp.float32(0)))
+    np.testing.assert_allclose(found, exact, rtol=0.1)
+
+
+@pytest.mark.parametrize("momentum", [np.int8(1), np.float16(1), np.float16(0.875), jnp.bfloat16(0.875)])
+def test_a_momentum_is_the_same_number_in_any_dtype(momentum):
+    assert (train(ball, jnp.ones(3), None, 0.1, momentum, steps=2).momentum == float(momentum)).all()
+
+
+@pytest.mark.parametrize("momentum", [1.0, np.array([0.5, 1.0, 0.9])])
+def test_a_momentum_of_one_has_no_equal_in_sgd(momentum):
+    with pytest.raises(ValueError, match=r"momentum is 1.0.*below 1"):
+        to_sgd(0.1, momentum)
+
+
 def ball(x, hyper, batch, key):
     return jnp.sum(x**2)
 
@@ -215,6 +239,10 @@ REFUSED = {
     "method": (dict(method="adam"), "method"),
     "batches": (dict(data=lambda t: t, batch_size=3, key=KEY), "own batches"),
     "key": (dict(data=np.ones((5, 2)), batch_size=3), "key=jax.random.key"),
+    "no rows": (dict(data=np.ones((0, 2)), batch_size=3, key=KEY), "no rows"),
+    "empty batches": (dict(data=np.ones((5, 2)), batch_size=0, key=KEY), "batch_size = 0"),
+    "empty params": (dict(params=jnp.ones((0, 3))), "no numbers"),
+    "complex rate": (dict(learning_rate=0.1j), "learning_rate is complex"),
 }
 
 

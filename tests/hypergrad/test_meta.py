@@ -139,6 +139,18 @@ def test_a_kill_while_writing_leaves_the_state_before(tmp_path, monkeypatch):
     assert digests(x=state) == digests(x=STATE)
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_meta_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        run(1, folder=tmp_path / "file" / "run", min_momentum=None)  # a meta-step would refuse this
+
+
+def test_settings_may_be_numbers_of_numpy(tmp_path):
+    file = RunFile(tmp_path, {"batch_size": np.int64(2), "min_momentum": np.float32(0.5)})
+    file.write(STATE, {})
+    assert RunFile(tmp_path, {"batch_size": 2, "min_momentum": 0.5}).read(STATE) is not None
+
+
 def test_the_folder_of_another_run_is_refused(tmp_path):
     run(1, folder=tmp_path / "run")
     others = {

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int32, PyTree, Real, UInt8, UInt32
 
-from chainrule.hypergrad.exact import Momentum
+from chainrule.hypergrad.exact import Momentum, wide
 
 NO_ROW = -1
 FIRST_ROOM = 2**6  # M of the empty registers at the start: larger ones cost bits, smaller ones round more
@@ -45,13 +45,14 @@ class SpillPlan:
         return 8 * (self.rows + self.last_rows) + velocity_bits * self.erased_rows
 
 
-def numerators(momentum: Float[Array, " steps"], denominator_bits: int) -> UInt32[Array, " steps"]:
+def numerators(momentum: Real[Array, " steps"], denominator_bits: int) -> UInt32[Array, " steps"]:
     """n of the nearest n / d; IMPOSSIBLE for momenta that are not possible, NaN among them.
 
     A momentum is 0 or 1 or at least 1/256 and (2 d)^-1 away from these: a smaller one forgets nearly
     everything at a cost of more than 8 bits a step, a larger one would be rounded to 1.
     """
     d = 2**denominator_bits
+    momentum = momentum.astype(wide(momentum.dtype))  # d is infinite in float16, zero in int8
     n = jnp.round(momentum * d)
     possible = ((n >= d // 256) & (n < d)) | (momentum == 0) | (momentum == 1)
     return jnp.where(possible, jnp.where(possible, n, 0).astype(jnp.uint32), IMPOSSIBLE)

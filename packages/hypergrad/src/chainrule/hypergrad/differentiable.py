@@ -43,7 +43,7 @@ def train_reversibly(
     def call_forward(*primals):
         params, others, rates, _, probe, plans = jax.tree.map(lambda primal: primal.value, primals)
         wanted = [
-            i for i, x in enumerate(primals[1]) if x.perturbed and jnp.issubdtype(x.value.dtype, jnp.floating)
+            i for i, x in enumerate(primals[1]) if x.perturbed and jnp.issubdtype(x.value.dtype, jnp.inexact)
         ]
         result = train(params, others, rates, plans, wanted)
         return result, ((params, others, rates, probe, plans), result[2], dict.fromkeys(wanted))
@@ -64,7 +64,7 @@ def train_reversibly(
             (found.adjoints.params, found.adjoints.others, found.schedules),
         )
         others = dict(zip(wanted, others, strict=True))
-        probe = jnp.stack([found.mismatches, final.overflow]).astype(probe.dtype)
+        probe = jnp.stack([x.astype(probe.dtype) for x in (found.mismatches, final.overflow)])
         return params, [others.get(i) for i in range(len(inputs.others))], rates, momenta, probe, None
 
     call.defvjp(call_forward, call_backward, symbolic_zeros=True)

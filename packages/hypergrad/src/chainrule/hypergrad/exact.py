@@ -5,6 +5,7 @@ Double(high, low)        multiples of 2^-52 from -2048 to 2048, two 32-bit limbs
 
 x.plus(c), x.minus(c)                        add the float c, rounded to a multiple; the one undoes the other
 v.times(momentum, lost), v.over(...)         multiply by a fraction n / d, divide by it: likewise
+wide(dtype)                                  the floats to compute with, at least float32
 
 A product with n / d has fewer values than there were before it: log2(d / n) bits a number are lost. `times`
 moves them into an integer beside it, the register `lost`, whence `over` takes them back. Registers that were
@@ -61,13 +62,13 @@ class Single:
     @classmethod
     def of(cls, x: Float[Array, "*shape"]) -> tuple["Single", Bool[Array, "*shape"]]:
         """The nearest multiples, and where there are none: out of range, or NaN. Those are zero."""
-        scaled = _wide(x) * 2.0**24
+        scaled = x.astype(wide(x.dtype)) * 2.0**24
         fits = jnp.abs(scaled) <= 2.0**31 - 1
         return cls(jnp.round(jnp.where(fits, scaled, 0)).astype(jnp.int32)), ~fits
 
     def value(self, dtype: DTypeLike) -> Float[Array, "*shape"]:
         """The numbers as floats, rounded where the dtype has fewer digits."""
-        return (self.units.astype(jnp.promote_types(dtype, jnp.float32)) * 2.0**-24).astype(dtype)
+        return (self.units.astype(wide(dtype)) * 2.0**-24).astype(dtype)
 
     def plus(self, c: Float[Array, "*shape"]) -> tuple["Single", Bool[Array, "*shape"]]:
         """The sum, and where it has left the range, or c is NaN."""
@@ -119,7 +120,7 @@ class Double:
     @classmethod
     def of(cls, x: Float[Array, "*shape"]) -> tuple["Double", Bool[Array, "*shape"]]:
         """As for Single."""
-        scaled = _wide(x) * 2.0**20
+        scaled = x.astype(wide(x.dtype)) * 2.0**20
         fits = jnp.abs(scaled) < 2.0**31
         scaled = jnp.where(fits, scaled, 0)
         whole = jnp.trunc(scaled)
@@ -131,11 +132,10 @@ class Double:
 
     def value(self, dtype: DTypeLike) -> Float[Array, "*shape"]:
         """As for Single."""
-        wide = jnp.promote_types(dtype, jnp.float32)
         negative = self.high < 0  # sign and magnitude, or small negative numbers would cancel
         low = jnp.where(negative, -self.low, self.low)
         high = jnp.where(negative, ~self.high + (self.low == 0).astype(jnp.int32), self.high)
-        magnitude = _bits(high).astype(wide) * 2.0**-20 + low.astype(wide) * 2.0**-52
+        magnitude = _bits(high).astype(wide(dtype)) * 2.0**-20 + low.astype(wide(dtype)) * 2.0**-52
         return jnp.where(negative, -magnitude, magnitude).astype(dtype)
 
     def plus(self, c: Float[Array, "*shape"]) -> tuple["Double", Bool[Array, "*shape"]]:
@@ -181,6 +181,11 @@ class Double:
 Fixed = Single | Double
 
 
+def wide(dtype: DTypeLike) -> DTypeLike:
+    """What to compute in: float32 for shorter numbers, and for integers; its exponents reach far enough."""
+    return dtype if dtype in (jnp.float32, jnp.float64) else jnp.float32
+
+
 def _divmod(p, n):
     """p // n and p mod n, for quotients below 2^19.
 
@@ -209,11 +214,6 @@ def _small(low):
 
 def _small_difference(x, y):
     return Double(-(x < y).astype(jnp.int32), x - y)
-
-
-def _wide(x):
-    """x in at least float32, whose exponents reach far enough."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _bits(x):

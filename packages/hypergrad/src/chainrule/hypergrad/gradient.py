@@ -27,7 +27,7 @@ HANDED_OUT = {
     for name in "dot_general conv_general_dilated exp exp2 expm1 log log1p logistic pow sqrt rsqrt cbrt "
     "sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc erf_inv lgamma digamma "
     "reduce_sum reduce_prod reduce_max reduce_min reduce_window_sum reduce_window_max cumsum cumprod "
-    "cumlogsumexp sort fft cholesky eigh lu qr svd triangular_solve random_bits".split()
+    "cumlogsumexp sort cholesky eigh lu qr svd triangular_solve random_bits".split()
 }
 
 
@@ -62,20 +62,21 @@ def gradient_at(
         return jax.grad(value, argnums=(0, 1))(weights, [others[place] for place in wanted])
 
     known = jax.tree.leaves((weights, others, drawn, batch, t))
-    leaves, structure = [], None  # of the derivative
+    ready, structure = [], None  # of the derivative: its leaves, but None for those that are made here
 
     def linearized():
-        nonlocal leaves, structure
+        nonlocal ready, structure
         keeping = jax.checkpoint(gradients, policy=_is_handed_out, prevent_cse=False)
         (value, _), derivative = jax.linearize(keeping, weights)
         leaves, structure = jax.tree.flatten(derivative)
-        return form(value), [leaf for leaf in leaves if _is_made_here(leaf, known)]
+        ready = [None if _is_made_here(leaf, known) else leaf for leaf in leaves]
+        return form(value), [leaf for leaf, there in zip(leaves, ready, strict=True) if there is None]
 
     shapes = jax.eval_shape(linearized)
     nothing = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     value, kept = lax.cond(t >= 0, linearized, nothing)
     made = iter(kept)
-    leaves = [next(made) if _is_made_here(leaf, known) else leaf for leaf in leaves]
+    leaves = [next(made) if leaf is None else leaf for leaf in ready]
     read = _any(t, kept)
     return [jnp.where(read, jnp.nan, g) for g in value], jax.tree.unflatten(structure, leaves)
 
@@ -88,8 +89,10 @@ def _any(t: Int32[Array, ""], kept: list[Array]) -> Bool[Array, ""]:
     return lax.cond(t < 0, anything, lambda: jnp.asarray(False))
 
 
-def _is_handed_out(primitive: Primitive, *_, **__) -> bool:
-    return primitive in HANDED_OUT
+def _is_handed_out(primitive: Primitive, *given: jax.core.AbstractValue, **_) -> bool:
+    """Complex numbers are computed again: `jax.checkpoint` keeps none of them."""
+    are_complex = any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in given)
+    return primitive in HANDED_OUT and not are_complex
 
 
 def _is_made_here(leaf, known: list[Array]) -> bool:

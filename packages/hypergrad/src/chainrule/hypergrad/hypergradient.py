@@ -131,13 +131,13 @@ def value_and_hypergrad(
     mismatches = found[0].astype(jnp.int32)
     overflow = (found[1] != 0) | trained.overflow
     if method == "implicit":  # its linear system may fail where its minimum was found
-        overflow |= ~jnp.stack([jnp.isfinite(x).all() for x in _floating(gradient)]).all()
+        overflow |= ~jnp.stack([jnp.isfinite(x).all() for x in _numbers(gradient)]).all()
     certificate = Certificate(mismatches, overflow, trained.momentum, trained.bits_per_step)
     return number, Hypergradient(**{name: gradient.get(name) for name in given}), certificate
 
 
-def _floating(tree: PyTree) -> list[Array]:
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+def _numbers(tree: PyTree) -> list[Array]:
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
 def reverse(trained: Trained) -> tuple[PyTree, PyTree, Certificate]:

@@ -93,6 +93,10 @@ def traced(
 def _check_batches(data, arrays, key, batch_size):
     if batch_size is None:
         return
+    if batch_size < 1:
+        raise ValueError(
+            f"train: batch_size = {batch_size} must be a whole number from 1 on; None is for all of the data"
+        )
     if key is None:
         raise ValueError("train: batch_size asks for random batches: give a key=jax.random.key(...)")
     lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(arrays)}
@@ -100,4 +104,9 @@ def _check_batches(data, arrays, key, batch_size):
         raise ValueError(
             "train: batch_size draws rows of data, arrays with one and the same leading axis; got "
             f"{data if callable(data) else jax.tree.map(jnp.shape, arrays)}. A data(t) makes its own batches"
+        )
+    if (0,) in lengths:
+        raise ValueError(
+            f"train: batch_size = {batch_size} draws rows of data, which have no rows: "
+            f"{jax.tree.map(jnp.shape, arrays)}"
         )

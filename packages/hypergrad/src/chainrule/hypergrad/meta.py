@@ -116,6 +116,7 @@ def fit(
     Raises:
         MetaStepFailed: see on_failure.
         ValueError: at once, for a folder of another run, and for what `train` refuses.
+        OSError: at once, for a folder that cannot be written.
 
     Example:
         >>> loss = lambda x, target, batch, key: 0.5 * (x - target) ** 2
@@ -164,6 +165,8 @@ def fit(
             f"fit: {folder} holds {len(history)} meta-steps, more than meta_steps = {meta_steps}: ask for as "
             "many, or give another folder"
         )
+    if file is not None and len(history) < meta_steps:
+        file.prepare()
     for step in range(len(history), meta_steps):
         state, numbers = meta_step(state, *_keys(key, step), *given_data)
         found = MetaStep(step, **{name: np.asarray(number).item() for name, number in numbers.items()})

@@ -18,6 +18,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, PyTree
 
+from chainrule.hypergrad.exact import wide
 from chainrule.hypergrad.losses import TracedLoss
 
 
@@ -32,16 +33,18 @@ class Scan(NamedTuple):
 def momentum_scan(
     loss: TracedLoss, params: list[Array], rates: list[Array], momenta: list[Array], steps: int
 ) -> Scan:
-    """The carry is weights and velocities."""
+    """The carry is weights and velocities, the latter in float32 at least, as schedules are."""
 
     def step(carry, at):
         weights, velocities = carry
         t, rates, momenta = at
         g = jax.grad(loss.value)(weights, loss.others, t)
+        g = [g.astype(b.dtype) for b, g in zip(momenta, g, strict=True)]
         velocities = [b * v - (1 - b) * g for b, v, g in zip(momenta, velocities, g, strict=True)]
-        return ([x + a * v for x, a, v in zip(weights, rates, velocities, strict=True)], velocities)
+        moves = [(a * v).astype(x.dtype) for a, v, x in zip(rates, velocities, weights, strict=True)]
+        return [x + move for x, move in zip(weights, moves, strict=True)], velocities
 
-    start = params, [jnp.zeros_like(x) for x in params]
+    start = params, [jnp.zeros(x.shape, wide(x.dtype)) for x in params]
     return Scan(step, start, (jnp.arange(steps, dtype=jnp.int32), rates, momenta))
 
 

@@ -43,7 +43,7 @@ from chainrule.hypergrad.bits import (
     unspill_rest,
     write,
 )
-from chainrule.hypergrad.exact import Fixed
+from chainrule.hypergrad.exact import Fixed, wide
 from chainrule.hypergrad.gradient import gradient_at
 from chainrule.hypergrad.losses import StepLoss
 
@@ -266,13 +266,14 @@ def _steps(program: Program, inputs: Inputs) -> tuple:
 
 
 def _values(inputs: Inputs, numbers: list[Fixed]) -> list[Array]:
-    dtypes = [inputs.params[group[0]].dtype for group in inputs.groups]
+    dtypes = [wide(inputs.params[group[0]].dtype) for group in inputs.groups]
     return [number.value(dtype) for number, dtype in zip(numbers, dtypes, strict=True)]
 
 
 def _vectors(inputs: Inputs, arrays: list[Array]) -> list[Array]:
-    """Of arrays like inputs.params, the vectors of the groups."""
-    return [jnp.concatenate([arrays[i].ravel() for i in group]) for group in inputs.groups]
+    """Of arrays like inputs.params, the vectors of the groups, in float32 at least."""
+    vectors = [jnp.concatenate([arrays[i].ravel() for i in group]) for group in inputs.groups]
+    return [vector.astype(wide(vector.dtype)) for vector in vectors]
 
 
 def _shaped(inputs: Inputs, vectors: list[Array]) -> list[Array]:
@@ -281,7 +282,7 @@ def _shaped(inputs: Inputs, vectors: list[Array]) -> list[Array]:
     for group, vector in zip(inputs.groups, vectors, strict=True):
         ends = np.cumsum([inputs.params[i].size for i in group])
         for i, part in zip(group, jnp.split(vector, ends[:-1]), strict=True):
-            arrays[i] = part.reshape(inputs.params[i].shape)
+            arrays[i] = part.reshape(inputs.params[i].shape).astype(inputs.params[i].dtype)
     return [arrays[i] for i in range(len(arrays))]
 
 

@@ -26,11 +26,11 @@ class RunFile:
     def __init__(self, folder: str | Path, identity: dict[str, Any]):
         """
         Args:
-            folder: made when the first state is written.
-            identity: what the run depends on, in JSON's types.
+            folder: made where it is not there.
+            identity: what the run depends on, in JSON's types, or numbers of NumPy.
         """
         self.path = Path(folder).expanduser().absolute() / NAME
-        self.identity = identity
+        self.identity = {name: _in_json(setting) for name, setting in identity.items()}
 
     def read(self, like: PyTree) -> tuple[PyTree, dict[str, np.ndarray]] | None:
         """What was last written, the state a tree as `like` is; None where nothing was.
@@ -56,11 +56,16 @@ class RunFile:
         state = [_array(found.pop(f"state_{i}"), leaf) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(structure, state), found
 
+    def prepare(self) -> None:
+        """Makes the folder, and fails where no state could be written."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part.touch()
+
     def write(self, state: PyTree, columns: dict[str, np.ndarray]) -> None:
         """The file has the old content or the new."""
         arrays: dict[str, Any] = {f"state_{i}": _plain(x) for i, x in enumerate(jax.tree.leaves(state))}
         arrays |= columns | {"identity": np.asarray(json.dumps(self.identity))}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         with self._part.open("wb") as file:
             np.savez(file, **arrays)
             file.flush()
@@ -82,6 +87,10 @@ def digests(**trees: PyTree) -> dict[str, str]:
             content.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
         words[name] = content.hexdigest()[:24]
     return words
+
+
+def _in_json(setting: Any) -> Any:
+    return setting.item() if isinstance(setting, np.generic) else setting
 
 
 def _is_key(x: Any) -> bool:

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from chainrule.hypergrad.bits import IMPOSSIBLE, SpillPlan, bounded_spill_plan, numerators, spill_plan
+from chainrule.hypergrad.exact import wide
 
 
 def to_sgd(learning_rate: PyTree, momentum: PyTree) -> tuple[PyTree, PyTree]:
@@ -38,6 +39,9 @@ def to_sgd(learning_rate: PyTree, momentum: PyTree) -> tuple[PyTree, PyTree]:
     Returns:
         The two, each like `momentum` and `learning_rate` taken together.
 
+    Raises:
+        ValueError: for a momentum of one, or NaN; if it is traced, numbers are infinite or NaN there.
+
     Example:
         >>> rate, momentum = to_sgd(1.0, 0.9)
         >>> print(f"{rate:.2f} {momentum:.2f}")
@@ -46,6 +50,11 @@ def to_sgd(learning_rate: PyTree, momentum: PyTree) -> tuple[PyTree, PyTree]:
 
     def convert(a, b):
         a, b = jnp.asarray(a), jnp.asarray(b)
+        if not isinstance(b, jax.core.Tracer) and not (b < 1).all():
+            raise ValueError(
+                f"to_sgd: momentum is {b.max()}: a step that takes no gradient has no equal in optax.sgd; "
+                "give momenta below 1"
+            )
         before = b if b.ndim == 0 else jnp.concatenate([b[:1], b[:-1]])
         return a * (1 - b), b * (1 - before) / (1 - b)
 
@@ -75,9 +84,12 @@ def as_schedule(values: ArrayLike) -> optax.Schedule:
 
 
 def spread(name: str, schedule: PyTree, params: PyTree, steps: int) -> list[Float[Array, "*lanes steps"]]:
-    """The schedule of each leaf of params, in that leaf's dtype; differentiable."""
+    """The schedule of each leaf of params, in that leaf's dtype, or float32 if it is shorter; differentiable.
+
+    In bfloat16 a momentum of 0.999 would be 1, and the gradient lost.
+    """
     pairs = zip(_leaf_by_leaf(name, schedule, params, steps), jax.tree.leaves(params), strict=True)
-    return [jnp.broadcast_to(jnp.asarray(s, x.dtype), steps) for s, x in pairs]
+    return [jnp.broadcast_to(jnp.asarray(s, wide(x.dtype)), steps) for s, x in pairs]
 
 
 def groups(
@@ -138,6 +150,8 @@ def _spill_plan(
 def _leaf_by_leaf(name: str, schedule: PyTree, params: PyTree, steps: int) -> list[ArrayLike]:
     """The leaf of the schedule that is meant for each leaf of params."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(schedule):
+        if jnp.iscomplexobj(leaf):
+            raise TypeError(f"train: {name}{jax.tree_util.keystr(path)} is complex: give real numbers")
         if jnp.shape(leaf) not in ((), (steps,)):
             raise ValueError(
                 f"train: {name}{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}: give one number, or "

@@ -198,6 +198,7 @@ def train_with_probe(
     if method != "reversible":
         scan = momentum_scan(traced_loss, jax.tree.leaves(params), rates, momenta, steps)
         x, v = checkpointed_scan(*scan, LEVELS[method])
+        v = [v.astype(x.dtype) for v, x in zip(v, x, strict=True)]
         momentum = jax.tree.map(lambda m: jnp.broadcast_to(jnp.asarray(m), steps), momentum)
         return Trained(tree(x), tree(v), jnp.asarray(False), momentum, None, None)
 
@@ -231,8 +232,8 @@ def _check_implicit(learning_rate, momentum, data, batch_size, optimizer):
 
 def _check_params(params):
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    if not leaves:
-        raise ValueError(f"train: params = {params!r} has no arrays in it: nothing to train")
+    if not any(leaf.size for _, leaf in leaves):
+        raise ValueError(f"train: params = {params!r} has no arrays in it, or no numbers: nothing to train")
     for path, leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
