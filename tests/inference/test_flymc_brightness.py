@@ -197,7 +197,9 @@ def test_candidates_are_independent_with_their_probability(probability):
         pairs = (inside[:, lag:] & inside[:, :-lag]).sum(0)
         assert abs(pairs.sum() - number * len(pairs) * probability**2) <= 5 * np.sqrt(pairs.sum() + 1)
     totals = inside.sum(1)
-    assert abs(totals.var() / (size * probability * (1 - probability)) - 1) < 0.05
+    variance = size * probability * (1 - probability)
+    deviation = np.sqrt((2 + 1 / variance) / number)  # of a binomial's sample variance, relative
+    assert abs(totals.var() / variance - 1) < 5 * deviation
 
 
 def test_candidates_of_a_large_set_do_not_overflow():

