@@ -64,7 +64,7 @@ def diagnose(
 
     Example:
         >>> q = Gaussian(jnp.zeros(2), jnp.zeros(2))
-        >>> found = diagnose(jax.random.key(0), lambda z: -z @ z / 200, q, MeanField())  # ten times as wide
+        >>> found = diagnose(jax.random.key(1), lambda z: -z @ z / 200, q, MeanField())  # ten times as wide
         >>> bool(found.k > 0.7)
         True
     """
