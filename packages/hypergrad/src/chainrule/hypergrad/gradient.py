@@ -89,7 +89,7 @@ def _any(t: Int32[Array, ""], kept: list[Array]) -> Bool[Array, ""]:
     return lax.cond(t < 0, anything, lambda: jnp.asarray(False))
 
 
-def _is_handed_out(primitive: Primitive, *given: jax.core.AbstractValue, **_) -> bool:
+def _is_handed_out(primitive: Primitive, *given: jax.core.ShapedArray, **_) -> bool:
     """Complex numbers are computed again: `jax.checkpoint` keeps none of them."""
     are_complex = any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in given)
     return primitive in HANDED_OUT and not are_complex
