@@ -13,6 +13,8 @@ from chainrule.inference import bbsvi
 from chainrule.inference.bbsvi import FullRank, Gaussian, MeanField, Mixture, elbo, fit
 from chainrule.inference.bbsvi.objective import bound
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(3)
 estimate = jax.jit(bbsvi.estimate, static_argnames=("log_density", "family", "draws"))
 MEAN = jnp.array([1.0, -2.0, 0.5])

@@ -13,6 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 from chainrule.inference.entropic import Gaussian, choose_stopping, log_volume, run, run_ensemble
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(5)
 
 

@@ -23,6 +23,8 @@ from chainrule.inference.flymc import (
     student_t_bound,
 )
 
+pytestmark = pytest.mark.slow
+
 # Means, second moments and probabilities of being bright, by quadrature: from the authors' tests.
 GOLDEN = {
     "logistic": (

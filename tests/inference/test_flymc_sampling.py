@@ -20,6 +20,8 @@ from chainrule.inference.flymc import (
     sample,
 )
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 ROWS, DIMS = 400, 3
 
