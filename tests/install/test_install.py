@@ -150,7 +150,8 @@ def test_a_wheel_alone_passes_its_tests_and_leaves_without_trace(name, wheels, t
 
     assert environment.origin(f"chainrule.{name}").is_relative_to(tmp_path)
     assert environment.ours() == {"chainrule-core", f"chainrule-{name}"}
-    command = [environment.programs / "pytest", "-x", "-p", "no:cacheprovider", "-m", "not slow"]
+    command = [environment.programs / "pytest", "-n", "auto", "--dist", "worksteal", "-x"]
+    command += ["-p", "no:cacheprovider", "-m", "not slow"]
     output = run(*command, ROOT / "tests" / name, cwd=ROOT)
     with capsys.disabled():
         print(f"\n{wheels[name].name} alone passes its tests: {output.splitlines()[-1].strip('= ')}")
