@@ -1,0 +1,1 @@
+"""Exponential families: natural parameters, log normalisers, expected statistics."""

@@ -1,0 +1,1 @@
+"""Messages in chains: linear dynamical systems and hidden Markov models."""

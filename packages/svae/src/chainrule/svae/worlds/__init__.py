@@ -1,0 +1,1 @@
+"""Worlds with reset, step and render, in pure JAX."""
