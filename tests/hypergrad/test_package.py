@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 import chainrule.hypergrad as package
 
-ROOT = Path(__file__).parents[2]
 FILES = sorted(Path(package.__path__[0]).glob("*.py"))
 
 
@@ -31,12 +29,3 @@ def test_importing_it_flips_no_switch_of_jax():
 def test_docstring_examples_run(module):
     result = doctest.testmod(importlib.import_module(f"chainrule.hypergrad.{module}"))
     assert result.attempted and not result.failed
-
-
-def test_the_readme_runs(tmp_path):
-    """As a user's program: without jax_enable_x64."""
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "packages/hypergrad/README.md").read_text(), re.DOTALL
-    )
-    assert blocks
-    subprocess.run([sys.executable, "-c", "\n".join(blocks)], check=True, timeout=300, cwd=tmp_path)

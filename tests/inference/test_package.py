@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 import chainrule.inference as package
 from chainrule.inference import flymc
 
-ROOT = Path(__file__).parents[2]
 FOLDER = Path(package.__path__[0])
 MODULES = sorted(
     ".".join(file.relative_to(FOLDER).with_suffix("").parts)
@@ -43,12 +41,3 @@ def test_docstring_examples_run(module):
     names = {name: getattr(subpackage, name) for name in getattr(subpackage, "__all__", ())}
     result = doctest.testmod(found, extraglobs={"jax": jax, "jnp": jnp} | names)
     assert result.attempted and not result.failed
-
-
-def test_the_readme_runs(tmp_path):
-    """As a user's program: without jax_enable_x64."""
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "packages/inference/README.md").read_text(), re.DOTALL
-    )
-    assert blocks
-    subprocess.run([sys.executable, "-c", "\n".join(blocks)], check=True, timeout=300, cwd=tmp_path)
