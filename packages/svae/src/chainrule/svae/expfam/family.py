@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
@@ -97,7 +98,7 @@ def natural_step(eta: Parameters, target: Parameters, rho: ArrayLike) -> tuple[P
         TypeError: if a leaf is not a family.
         ValueError: for a rho outside (0, 1], where it is not traced.
     """
-    if not isinstance(rho, jax.core.Tracer) and not bool(jnp.all((rho > 0) & (rho <= 1))):
+    if not isinstance(rho, jax.core.Tracer) and not np.all((np.asarray(rho) > 0) & (np.asarray(rho) <= 1)):
         raise ValueError(f"natural_step: rho must be in (0, 1], got {rho}: part of the way to the target")
     etas, targets = _families("natural_step", eta, target)
     structure = jax.tree.structure(etas, is_leaf=_is_family)

@@ -31,7 +31,8 @@ def write_film(
 
     Args:
         path: of a PNG.
-        panels: a film (frames, pixels) for each caption, such as data or mean: brightness from 0 to 1; all of one length.
+        panels: for each caption, such as data or mean, a film (frames, pixels): brightness from 0 to 1.
+            All have one length.
         observed: how many frames were seen; a red line stands behind them.
         scale: pixels of the picture for each of the film.
 
@@ -71,7 +72,7 @@ def write_gif(
 
     Args:
         path: of a GIF.
-        panels: a film (frames, down, across) for each caption: brightness from 0 to 1; all of one length.
+        panels: for each caption a film (frames, down, across): brightness from 0 to 1. All have one length.
         observed: how many frames were seen; those after them have a red frame.
         scale: pixels of the picture for each of the film.
         frames_per_second: how fast it moves.
