@@ -23,8 +23,17 @@ def hints(seed=1):
     return Potentials(J, jax.random.normal(jax.random.key(seed + 1), (FRAMES, LATENTS)))
 
 
+def posterior_of(model, statistics, potentials, **given):
+    """Of one sequence."""
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], (potentials, given))
+    found = jax.jit(model.posterior)(statistics, batch[0], **batch[1])
+    return jax.tree.map(lambda x: x[0], found)
+
+
 def paired(statistics, *sums):
-    return sum(jnp.sum(a * b) for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(sums), strict=True))
+    return sum(
+        jnp.sum(a * b) for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(sums), strict=True)
+    )
 
 
 def by_brute_force(statistics, potentials, actions=None, length=FRAMES):
@@ -60,7 +69,7 @@ def test_a_path_is_that_of_the_joint_gaussian(actions):
     u = jax.random.normal(jax.random.key(7), (FRAMES - 1, actions)) if actions else None
     statistics = LDS.prior(LATENTS, actions=actions, worth=5.0, noise=0.3).expected_statistics()
     mean, covariance, kl = by_brute_force(statistics, hints(), u)
-    found = jax.jit(LDS.posterior)(statistics, hints(), actions=u)
+    found = posterior_of(LDS, statistics, hints(), **({} if u is None else {"actions": u}))
     np.testing.assert_allclose(found.mean, mean, atol=1e-12)
     np.testing.assert_allclose(found.covariance[2], frame_of(covariance, 2), atol=1e-12)
     np.testing.assert_allclose(found.kl, kl, rtol=1e-11)
@@ -70,14 +79,14 @@ def test_frames_beyond_the_end_change_nothing():
     statistics = LDS.prior(LATENTS, worth=5.0, noise=0.3).expected_statistics()
     seen = Potentials(*(jnp.where(jnp.arange(FRAMES)[:, None] < 3, x, 0) for x in hints()[:2]))
     mean, _, kl = by_brute_force(statistics, seen, length=3)
-    found = jax.jit(LDS.posterior)(statistics, seen, length=3)
+    found = posterior_of(LDS, statistics, seen, lengths=3)
     np.testing.assert_allclose(found.mean[:3], mean[:3], atol=1e-12)
     np.testing.assert_allclose(found.kl, kl, rtol=1e-11)
 
 
 def test_paths_are_drawn_from_it():
     statistics = LDS.prior(LATENTS, worth=5.0, noise=0.3).expected_statistics()
-    found = jax.jit(LDS.posterior)(statistics, hints())
+    found = posterior_of(LDS, statistics, hints())
     paths = found.sample(jax.random.key(3), 20_000)
     size = np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
     assert np.all(np.abs(paths.mean(0) - found.mean) < 4.5 * size / np.sqrt(20_000))
@@ -87,10 +96,9 @@ def test_paths_are_drawn_from_it():
 def test_which_system_is_bayes_theorem():
     mixture = LDSMixture.of(LDS.oscillating(jnp.array([[4.0], [9.0], [20.0]])), concentration=2.0)
     statistics = mixture.expected_statistics()
-    found = jax.jit(LDSMixture.posterior)(statistics, hints())
-    posterior = jax.jit(LDS.posterior)
+    found = posterior_of(LDSMixture, statistics, hints())
     each = [
-        posterior(jax.tree.map(lambda x, k=k: x[k], statistics.components), hints()) for k in range(3)
+        posterior_of(LDS, jax.tree.map(lambda x, k=k: x[k], statistics.components), hints()) for k in range(3)
     ]
     joint = np.array([float(statistics.weights.alpha[k] - q.kl) for k, q in enumerate(each)])
     np.testing.assert_allclose(found.weights, np.exp(joint - joint.max()) / np.exp(joint - joint.max()).sum())
@@ -101,7 +109,8 @@ def test_which_system_is_bayes_theorem():
 def test_derivatives_by_expected_statistics_are_smoothed_statistics():
     """So one natural step of size one adds to the prior what the path would add if it were seen."""
     prior = LDS.prior(LATENTS, worth=5.0, noise=0.3)
-    evidence = lambda statistics: -LDS.posterior(statistics, Potentials(jnp.full((FRAMES, LATENTS), 1e9), seen)).kl
+    whole = lambda seen: Potentials(jnp.full((1, FRAMES, LATENTS), 1e9), seen[None])
+    evidence = lambda statistics: -LDS.posterior(statistics, whole(seen)).kl[0]
     x = jax.random.normal(jax.random.key(5), (FRAMES, LATENTS))
     seen = 1e9 * x
     added = jax.jit(jax.grad(evidence))(prior.expected_statistics())

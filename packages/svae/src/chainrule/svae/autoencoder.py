@@ -33,8 +33,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from chainrule.core import Status
 from chainrule.svae.expfam import natural_step
-from chainrule.svae.gmm import Potentials
 from chainrule.svae.likelihoods import Likelihood, Normal
+from chainrule.svae.messages import Potentials
 from chainrule.svae.networks import as_network
 
 
@@ -94,8 +94,9 @@ class SVAE:
         """
         encoder_key, decoder_key, key = jax.random.split(key, 3)
         encoder, decoder = as_network(self.encoder), as_network(self.decoder)
-        encoder_params = encoder.init(encoder_key, batch)
-        potentials = potentials_of(encoder.apply(encoder_params, batch))
+        frames = _flat(batch, self._event_axes(batch))
+        encoder_params = encoder.init(encoder_key, frames)
+        potentials = potentials_of(encoder.apply(encoder_params, frames))
         networks = {
             "encoder": encoder_params,
             "decoder": decoder.init(decoder_key, jnp.zeros_like(potentials.h)),
@@ -105,24 +106,28 @@ class SVAE:
         return SVAEState(model, networks, self.optimizer.init(networks), key, jnp.zeros((), jnp.int32))
 
     def step(
-        self, state: SVAEState, batch: Array, mask: Bool[Array, "..."] | None = None
+        self, state: SVAEState, batch: Array, mask: Bool[Array, "..."] | None = None, **extra
     ) -> tuple[SVAEState, Metrics]:
         """One step of the networks and of q(theta), on a mini-batch; put `jax.jit` around it.
 
         Args:
             state: of `init` or of the step before.
-            batch: data, (data, ...).
+            batch: data, (data, ...), or (sequences, frames, ...) for a model of sequences.
             mask: what was observed: as batch, or its leading axes. Unless given, all that is not NaN. What
-                was not observed is zero for the encoder and nothing for the likelihood; a datum of which
-                nothing was has potentials of zero.
+                was not observed is zero for the encoder and nothing for the likelihood; a datum or a frame of
+                which nothing was has potentials of zero.
+            extra: what else `posterior` of the graphical model takes: actions and lengths of sequences.
 
         Raises:
-            ValueError: for a mask whose shape is not that of the batch's leading axes.
+            ValueError: for a batch without the axes of the model, and for a mask whose shape is not that of
+                the batch's leading axes.
         """
         key, sample_key = jax.random.split(state.key)
         batch, mask = observed(batch, mask)
         statistics = state.model.expected_statistics()
-        objective = lambda statistics, networks: self._local(sample_key, statistics, networks, batch, mask)
+        objective = lambda statistics, networks: self._local(
+            sample_key, statistics, networks, batch, mask, **extra
+        )
         slopes, local = jax.grad(objective, (0, 1), has_aux=True)(statistics, state.networks)
         upwards, downhill = slopes[0], jax.tree.map(jnp.negative, slopes[1])
         updates, optimizer = self.optimizer.update(downhill, state.optimizer, state.networks)
@@ -136,32 +141,52 @@ class SVAE:
         metrics = Metrics(elbo=elbo, global_kl=global_kl, shortened=shortened, **local)
         return SVAEState(model, networks, optimizer, key, state.steps + 1), metrics
 
-    def infer(self, state: SVAEState, batch: Array, mask: Bool[Array, "..."] | None = None) -> Any:
-        """The local posterior of each datum, as `posterior` of the graphical model returns it."""
+    def infer(self, state: SVAEState, batch: Array, mask: Bool[Array, "..."] | None = None, **extra) -> Any:
+        """The local posterior of each datum, as `posterior` of the graphical model returns it.
+
+        Arguments as for `step`.
+        """
         batch, mask = observed(batch, mask)
-        return self._posterior(state.model.expected_statistics(), state.networks, batch, mask)
+        return self._posterior(state.model.expected_statistics(), state.networks, batch, mask, **extra)
 
     def decode(self, state: SVAEState, latents: Float[Array, "*batch latents"]) -> Array:
         """The mean of what is seen of latents."""
         params = state.networks["likelihood"]
         return self.likelihood.mean(params, _decoded(self.decoder, state.networks["decoder"], latents))
 
-    def _posterior(self, statistics, networks, batch, mask):
-        outputs = as_network(self.encoder).apply(networks["encoder"], batch)
-        seen = jnp.any(mask, axis=tuple(range(1, mask.ndim)))
-        potentials = jax.tree.map(lambda a: jnp.where(seen[:, None], a, 0), potentials_of(outputs))
-        return type(self.prior).posterior(statistics, potentials, **self.inference)
+    def _event_axes(self, batch):
+        """Axes of one datum, or of one frame of a sequence: what networks see of it."""
+        if batch.ndim <= self.prior.leading:
+            what = "(data, ...)" if self.prior.leading == 1 else "(sequences, frames, ...)"
+            raise ValueError(
+                f"SVAE: the batch has shape {batch.shape}: {type(self.prior).__name__} wants {what}"
+            )
+        return batch.ndim - self.prior.leading
 
-    def _local(self, key, statistics, networks, batch, mask):
+    def _posterior(self, statistics, networks, batch, mask, **extra):
+        axes = self._event_axes(batch)
+        seen = jnp.any(_flat(mask, axes), axis=tuple(range(1, 1 + axes)))
+        found = potentials_of(as_network(self.encoder).apply(networks["encoder"], _flat(batch, axes)))
+        keep = lambda a: jnp.where(seen.reshape(-1, *(1,) * (a.ndim - 1)), a, 0)
+        restored = lambda a: keep(a).reshape(*batch.shape[: self.prior.leading], *a.shape[1:])
+        potentials = jax.tree.map(restored, found)
+        return type(self.prior).posterior(statistics, potentials, **self.inference, **extra)
+
+    def _local(self, key, statistics, networks, batch, mask, **extra):
         """What the mini-batch says of L, per datum, and its parts."""
-        posterior = self._posterior(statistics, networks, batch, mask)
+        posterior = self._posterior(statistics, networks, batch, mask, **extra)
+        weights = getattr(posterior, "weights", None)  # of alternatives, each with draws of its own
         outputs = _decoded(self.decoder, networks["decoder"], posterior.sample(key, self.samples))
-        expected = jnp.broadcast_to(batch, outputs.shape)
-        log_prob = self.likelihood.log_prob(networks["likelihood"], outputs, expected)
-        seen = jnp.sum(jnp.where(jnp.broadcast_to(mask, log_prob.shape), log_prob, 0))
-        log_likelihood = seen / (self.samples * batch.shape[0])
+        own = 1 if weights is None else 2  # axes of a draw before those of the datum
+        apart = lambda a: jnp.broadcast_to(a if weights is None else a[:, None], outputs.shape)
+        log_prob = self.likelihood.log_prob(networks["likelihood"], outputs, apart(batch))
+        seen = jnp.sum(jnp.where(apart(mask), log_prob, 0), tuple(range(own + 1, log_prob.ndim)))
+        expected = seen if weights is None else jnp.einsum("sdk,dk->sd", seen, weights)
+        log_likelihood = jnp.mean(expected)
         local_kl = jnp.mean(posterior.kl)
-        unsettled = jnp.mean(posterior.stats.status != Status.CONVERGED, dtype=local_kl.dtype)
+        exact = not hasattr(posterior, "stats")  # nothing was iterated
+        status = jnp.zeros(()) if exact else posterior.stats.status != Status.CONVERGED
+        unsettled = jnp.mean(status, dtype=local_kl.dtype)
         parts = {"log_likelihood": log_likelihood, "local_kl": local_kl, "unsettled": unsettled}
         return log_likelihood - local_kl, parts
 
@@ -203,6 +228,11 @@ def observed(batch: Array, mask: Bool[Array, "..."] | None) -> tuple[Array, Bool
         )
     mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (batch.ndim - mask.ndim)), batch.shape)
     return jnp.where(mask, batch, 0), mask
+
+
+def _flat(a, event_axes):
+    """One batch axis, and those of an event."""
+    return a.reshape(-1, *a.shape[a.ndim - event_axes :])
 
 
 def _decoded(decoder, params, latents):

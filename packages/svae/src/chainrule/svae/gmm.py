@@ -23,13 +23,7 @@ from chainrule.core import Stats
 from chainrule.core.adjoints import Adjoint
 from chainrule.svae.expfam import NIW, Dirichlet, kl
 from chainrule.svae.mean_field import IMPLICIT, OnFailure, settle
-
-
-class Potentials(NamedTuple):
-    """Hints at x, each coordinate by itself: exp(-J x^2 / 2 + h x)."""
-
-    J: Float[Array, "*batch latents"]  # precisions, at least 0; where they are 0, nothing is known
-    h: Float[Array, "*batch latents"]  # precision times place
+from chainrule.svae.messages import Potentials
 
 
 class MixturePosterior(NamedTuple):
@@ -52,6 +46,7 @@ class MixturePosterior(NamedTuple):
 class GMM(NamedTuple):
     """Natural parameters of a mixture's parameters; or, in the same fields, their expected statistics."""
 
+    leading = 1  # axes of a batch: data
     weights: Dirichlet
     components: NIW  # a batch of them, one for each cluster
 
@@ -131,7 +126,7 @@ class GMM(NamedTuple):
 
         Args:
             statistics: expected statistics of a mixture, or any that stand for them.
-            potentials: of each datum.
+            potentials: of each datum, (data, latents), diagonal and without centres.
             adjoint, rtol, max_steps, on_failure: as in `mean_field.settle`.
         """
         inferred = lambda J, h: _posterior(

@@ -1,6 +1,7 @@
 """Linear dynamical systems whose parameters are not known, and mixtures of them.
 
-    x_1 ~ N(mu, Sigma_1) ,   x_{t+1} ~ N(A x_t + B u_t + b, Sigma) ,   (mu, Sigma_1) ~ NIW ,   (A, B, b, Sigma) ~ MNIW
+    x_1 ~ N(mu, Sigma_1) ,                     (mu, Sigma_1) ~ NIW
+    x_{t+1} ~ N(A x_t + B u_t + b, Sigma) ,    (A, B, b, Sigma) ~ MNIW
 
 LDS.prior(latents)                    a prior, which is an LDS of natural parameters
 LDS.oscillating(periods)              the same, with dynamics that turn
@@ -12,11 +13,11 @@ Local inference needs expected log-densities of steps. With L the precision Sigm
 
     E log p(x_{t+1} | x_t) = log N(x_{t+1}; M z, (E L)^-1) + (E log|L| - log|E L|) / 2 - z'R z / 2 ,
 
-where M = (E L)^-1 E[L A] and R = E[A'L A] - M' E[L] M. So it is the chain of one known system, M and (E L)^-1, with
-potentials to which not knowing it adds the precision R. Nothing is iterated.
+where M = (E L)^-1 E[L A] and R = E[A'L A] - M' E[L] M. So it is the chain of one known system, M and (E L)^-1,
+with potentials to which not knowing it adds the precision R. Nothing is iterated.
 
-Source: Johnson et al., Composing graphical models with neural networks (NIPS 2016), for what a local optimum is; the
-identity is one of quadratic forms.
+Source: Johnson et al., Composing graphical models with neural networks (NIPS 2016), for what a local optimum
+is; the identity is one of quadratic forms.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,7 @@ from chainrule.svae.messages import Potentials
 
 
 class PathPosterior(NamedTuple):
-    """q(x) of a sequence, or of many with leading axes."""
+    """q(x) of sequences, and of systems where there are several."""
 
     mean: Float[Array, "*batch frames latents"]
     covariance: Float[Array, "*batch frames latents latents"]
@@ -61,6 +62,7 @@ def _over_batch(draw):
 class LDS(NamedTuple):
     """Natural parameters of a system's parameters; or, in the same fields, their expected statistics."""
 
+    leading = 2  # axes of a batch: sequences, frames
     first: NIW  # of the first state
     steps: MNIW  # of the others, given (state, action, 1)
 
@@ -81,8 +83,8 @@ class LDS(NamedTuple):
         Args:
             latents: coordinates of the state.
             actions: coordinates of an action.
-            dynamics: A that is expected, (latents, latents), or several, (systems, latents, latents); the identity
-                if None.
+            dynamics: A that is expected, (latents, latents), or several, (systems, latents, latents); the
+                identity if None.
             worth: how many steps from states of variance one that A is worth.
             noise: standard deviation of a step's noise that is expected.
             nu: degrees of freedom, how many steps that is worth: latents + 2 unless given.
@@ -93,7 +95,9 @@ class LDS(NamedTuple):
         """
         A = jnp.eye(latents) if dynamics is None else jnp.asarray(dynamics)
         if A.shape[-2:] != (latents, latents):
-            raise ValueError(f"LDS: dynamics are {A.shape}: for {latents} latents they must end in {(latents,) * 2}")
+            raise ValueError(
+                f"LDS: dynamics are {A.shape}: for {latents} latents they must end in {(latents,) * 2}"
+            )
         nu = latents + 2.0 if nu is None else nu
         batch, eye = A.shape[:-2], jnp.eye(latents)
         M = jnp.concatenate([A, jnp.zeros((*batch, latents, actions + 1))], -1)
@@ -101,7 +105,10 @@ class LDS(NamedTuple):
         K = whole(jnp.eye(latents + actions + 1) / worth)
         steps = MNIW.of(M, K, whole(nu * noise**2 * eye), whole(jnp.asarray(nu)))
         first = NIW.of(
-            whole(jnp.zeros(latents)), whole(jnp.ones(())), whole(nu * spread**2 * eye), whole(jnp.asarray(nu))
+            whole(jnp.zeros(latents)),
+            whole(jnp.ones(())),
+            whole(nu * spread**2 * eye),
+            whole(jnp.asarray(nu)),
         )
         return cls(first, steps)
 
@@ -117,7 +124,9 @@ class LDS(NamedTuple):
         c, s = jnp.cos(angle), jnp.sin(angle)
         turns = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
         count = angle.shape[-1]
-        A = jnp.einsum("...kij,kl->...kilj", turns, jnp.eye(count)).reshape(*angle.shape[:-1], 2 * count, 2 * count)
+        A = jnp.einsum("...kij,kl->...kilj", turns, jnp.eye(count)).reshape(
+            *angle.shape[:-1], 2 * count, 2 * count
+        )
         return cls.prior(2 * count, dynamics=A, **settings)
 
     def expected_statistics(self) -> "LDS":
@@ -142,38 +151,40 @@ class LDS(NamedTuple):
         statistics: "LDS",
         potentials: Potentials,
         *,
-        actions: Float[Array, "steps actions"] | None = None,
-        length: Int[Array, ""] | int | None = None,
+        actions: Float[Array, "sequences steps actions"] | None = None,
+        lengths: Int[Array, " sequences"] | None = None,
     ) -> PathPosterior:
-        """q(x) of one sequence, which maximises E_q <potentials, x> - KL(q(x) || E log p(x)).
+        """q(x) of each sequence, which maximises E_q <potentials, x> - KL(q(x) || E log p(x)).
 
         Args:
             statistics: expected statistics of a system, or any that stand for them.
-            potentials: of each frame, without scales; zero where a frame was not seen.
+            potentials: (sequences, frames, ...), without scales or centres; zero where a frame was not seen.
             actions: of each step.
-            length: how many frames there are, if the last are none. Those to be forecast are frames.
+            lengths: how many of the frames are part of a sequence; all unless given. Frames that are part of it
+                but were not seen are forecast, or filled in.
         """
-        chain, own, constant = _known_system(statistics, len(potentials.h), actions, length)
-        J = potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
-        together = Potentials(J + own.J, potentials.h + own.h)
-        smoothed = messages.lds_smoother(chain, together)
-        log_normaliser = messages.lds_log_normaliser(chain, together) + constant
-        second = smoothed.covariance + smoothed.mean[:, :, None] * smoothed.mean[:, None, :]
-        hinted = jnp.sum(potentials.h * smoothed.mean) - jnp.sum(J * second) / 2
-        return PathPosterior(smoothed.mean, smoothed.covariance, hinted - log_normaliser, chain, together)
+        each = lambda given: _path(statistics, *given)
+        return jax.vmap(each)((potentials, actions, lengths))
 
 
 class MixedPaths(NamedTuple):
-    """q(k) q(x | k) of a sequence, or of many with leading axes: which system, and the path."""
+    """q(k) q(x | k) of sequences: which system, and the path."""
 
-    weights: Float[Array, "*batch systems"]  # q(k), probabilities
-    paths: PathPosterior  # of each system: *batch systems
-    kl: Float[Array, "*batch"]  # from E log p(k, x | parameters), in nats
+    weights: Float[Array, "sequences systems"]  # q(k), probabilities
+    paths: PathPosterior  # of each sequence and system
+    kl: Float[Array, " sequences"]  # from E log p(k, x | parameters), in nats
+
+    def sample(
+        self, key: Key[Array, ""], samples: int
+    ) -> Float[Array, "samples sequences systems frames latents"]:
+        """Paths of each system, differentiable; `weights` says how much each counts."""
+        return self.paths.sample(key, samples)
 
 
 class LDSMixture(NamedTuple):
     """Natural parameters of several systems, of which a sequence follows one; or expected statistics."""
 
+    leading = 2
     weights: Dirichlet
     components: LDS  # a batch of them, one for each system
 
@@ -191,16 +202,35 @@ class LDSMixture(NamedTuple):
         return kl(self, prior)
 
     @staticmethod
-    def posterior(statistics: "LDSMixture", potentials: Potentials, **settings) -> MixedPaths:
-        """q(k, x) of one sequence: exact as well, by as many smoothers as there are systems.
+    def posterior(
+        statistics: "LDSMixture",
+        potentials: Potentials,
+        *,
+        actions: Float[Array, "sequences steps actions"] | None = None,
+        lengths: Int[Array, " sequences"] | None = None,
+    ) -> MixedPaths:
+        """q(k, x) of each sequence: exact as well, by as many smoothers as there are systems.
 
         Arguments as for `LDS.posterior`.
         """
-        each = lambda system: LDS.posterior(system, potentials, **settings)
-        paths = jax.vmap(each)(statistics.components)
-        evidence = statistics.weights.alpha - paths.kl
-        weights = jax.nn.softmax(evidence)
-        return MixedPaths(weights, paths, -jax.nn.logsumexp(evidence))
+
+        def each(given):
+            paths = jax.vmap(lambda system: _path(system, *given))(statistics.components)
+            evidence = statistics.weights.alpha - paths.kl
+            return MixedPaths(jax.nn.softmax(evidence), paths, -jax.nn.logsumexp(evidence))
+
+        return jax.vmap(each)((potentials, actions, lengths))
+
+
+def _path(statistics: LDS, potentials, actions, length) -> PathPosterior:
+    chain, own, constant = _known_system(statistics, len(potentials.h), actions, length)
+    J = potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
+    together = Potentials(J + own.J, potentials.h + own.h)
+    smoothed = messages.lds_smoother(chain, together)
+    log_normaliser = messages.lds_log_normaliser(chain, together) + constant
+    second = smoothed.covariance + smoothed.mean[:, :, None] * smoothed.mean[:, None, :]
+    hinted = jnp.sum(potentials.h * smoothed.mean) - jnp.sum(J * second) / 2
+    return PathPosterior(smoothed.mean, smoothed.covariance, hinted - log_normaliser, chain, together)
 
 
 def _known_system(statistics: LDS, frames, actions, length):
