@@ -149,10 +149,13 @@ class SVAE:
         batch, mask = observed(batch, mask)
         return self._posterior(state.model.expected_statistics(), state.networks, batch, mask, **extra)
 
+    def outputs(self, state: SVAEState, latents: Float[Array, "*batch latents"]) -> Array:
+        """What the decoder says of latents, for the likelihood to read."""
+        return _decoded(self.decoder, state.networks["decoder"], latents)
+
     def decode(self, state: SVAEState, latents: Float[Array, "*batch latents"]) -> Array:
         """The mean of what is seen of latents."""
-        params = state.networks["likelihood"]
-        return self.likelihood.mean(params, _decoded(self.decoder, state.networks["decoder"], latents))
+        return self.likelihood.mean(state.networks["likelihood"], self.outputs(state, latents))
 
     def _event_axes(self, batch):
         """Axes of one datum, or of one frame of a sequence: what networks see of it."""

@@ -13,8 +13,8 @@ Local inference needs expected log-densities of steps. With L the precision Sigm
 
     E log p(x_{t+1} | x_t) = log N(x_{t+1}; M z, (E L)^-1) + (E log|L| - log|E L|) / 2 - z'R z / 2 ,
 
-where M = (E L)^-1 E[L A] and R = E[A'L A] - M' E[L] M. So it is the chain of one known system, M and (E L)^-1,
-with potentials to which not knowing it adds the precision R. Nothing is iterated.
+where M = (E L)^-1 E[L A] and R = E[A'L A] - M' E[L] M. So it is the chain of one known system, M and
+(E L)^-1, with potentials to which not knowing it adds the precision R. Nothing is iterated.
 
 Source: Johnson et al., Composing graphical models with neural networks (NIPS 2016), for what a local optimum
 is; the identity is one of quadratic forms.
@@ -160,8 +160,8 @@ class LDS(NamedTuple):
             statistics: expected statistics of a system, or any that stand for them.
             potentials: (sequences, frames, ...), without scales or centres; zero where a frame was not seen.
             actions: of each step.
-            lengths: how many of the frames are part of a sequence; all unless given. Frames that are part of it
-                but were not seen are forecast, or filled in.
+            lengths: how many of the frames are part of a sequence; all unless given. Frames that are part of
+                it but were not seen are forecast, or filled in.
         """
         each = lambda given: _path(statistics, *given)
         return jax.vmap(each)((potentials, actions, lengths))
@@ -179,6 +179,13 @@ class MixedPaths(NamedTuple):
     ) -> Float[Array, "samples sequences systems frames latents"]:
         """Paths of each system, differentiable; `weights` says how much each counts."""
         return self.paths.sample(key, samples)
+
+    def choose(self, key: Key[Array, ""], drawn: Float[Array, "samples sequences systems *rest"]) -> Array:
+        """Of each draw that of one system, by the weights."""
+        logits = jnp.broadcast_to(jnp.log(self.weights), drawn.shape[:3])
+        index = jax.random.categorical(key, logits)
+        index = index.reshape(*index.shape, *(1,) * (drawn.ndim - 2))
+        return jnp.take_along_axis(drawn, index, 2)[:, :, 0]
 
 
 class LDSMixture(NamedTuple):

@@ -3,7 +3,8 @@
 Normal(scale)    outputs are means; the noise is learned, one scale for all
 Bernoulli()      outputs are log odds of a pixel being on
 
-A likelihood has init() -> params, log_prob(params, outputs, y), entry by entry, and mean(params, outputs).
+A likelihood has init() -> params, log_prob(params, outputs, y), entry by entry, mean(params, outputs) and
+sample(key, params, outputs).
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 HALF_LOG_2PI = math.log(2 * math.pi) / 2
 
@@ -31,6 +32,10 @@ class Likelihood(Protocol):
 
     def mean(self, params: Any, outputs: Array) -> Array:
         """E y."""
+        ...
+
+    def sample(self, key: Key[Array, ""], params: Any, outputs: Array) -> Array:
+        """A draw of each entry of y."""
         ...
 
 
@@ -60,6 +65,10 @@ class Normal:
         """The outputs."""
         return outputs
 
+    def sample(self, key: Key[Array, ""], params: Float[Array, ""], outputs: Array) -> Array:
+        """The outputs, with noise."""
+        return outputs + jnp.exp(params) * jax.random.normal(key, outputs.shape, outputs.dtype)
+
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli:
@@ -76,3 +85,7 @@ class Bernoulli:
     def mean(self, params: tuple[()], outputs: Array) -> Array:
         """Probabilities of being on."""
         return jax.nn.sigmoid(outputs)
+
+    def sample(self, key: Key[Array, ""], params: tuple[()], outputs: Array) -> Array:
+        """One or zero."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(outputs)).astype(outputs.dtype)
