@@ -5,7 +5,7 @@ kl(q, p)                        the divergence of a pytree of families, one numb
 valid(eta)                      whether each entry is inside its family
 natural_step(eta, target, rho)  towards the target, and no further than the family goes
 
-A family's parameters form an open convex cone. So eta + rho (target - eta) stays inside it for every rho in
+A family's parameters form an open convex set. So eta + rho (target - eta) stays inside it for every rho in
 [0, 1] where the target is inside; and for rho small enough, where it is not.
 """
 
