@@ -42,7 +42,7 @@ class SVAEState(NamedTuple):
     """All that training changes."""
 
     model: PyTree  # natural parameters of q(theta), like the prior
-    networks: dict[str, PyTree]  # parameters of encoder, decoder and likelihood
+    networks: Any  # a dict: parameters of encoder, decoder and likelihood
     optimizer: PyTree  # of those
     key: Key[Array, ""]  # of the next step
     steps: Int[Array, ""]  # taken

@@ -63,22 +63,25 @@ class MLP:
     needs that to find clusters that are there in the data.
 
     Raises:
-        ValueError: for a layer of no width.
+        ValueError: for a layer of no width, and for biases that are not as many as outputs.
     """
 
     outputs: int
     hidden: tuple[int, ...] = (40, 40)
     residual: bool = True
-    last_scale: float = 0.1  # of the last layer's initial weights, relative to the others
+    last_scale: float = 0.1  # of the last layer's initial weights with `residual`, relative to the others
+    last_bias: tuple[float, ...] = ()  # its initial biases; zero unless given
 
     def __post_init__(self):
+        if len(self.last_bias) not in (0, self.outputs):
+            raise ValueError(f"MLP: last_bias must be {self.outputs} numbers or none, got {self.last_bias}")
         if self.outputs < 1 or any(width < 1 for width in self.hidden):
             raise ValueError(
                 f"MLP: every layer must be at least 1 wide, got {self.hidden} and {self.outputs}"
             )
 
     def init(self, key: Key[Array, ""], x: Float[Array, "*batch inputs"]) -> PyTree:
-        """Weights of variance one over the inputs, biases of zero."""
+        """Weights of variance one over the number of inputs, biases of zero but for the last."""
         sizes = (x.shape[-1], *self.hidden, self.outputs)
         keys = jax.random.split(key, len(sizes) - 1)
 
@@ -88,6 +91,8 @@ class MLP:
 
         scales = [1.0] * len(self.hidden) + [self.last_scale if self.residual else 1.0]
         layers = [layer(*args) for args in zip(keys, sizes[:-1], sizes[1:], scales, strict=True)]
+        if self.last_bias:
+            layers[-1]["bias"] = jnp.asarray(self.last_bias, x.dtype)
         if not self.residual:
             return {"layers": layers}
         return {"layers": layers, "straight": jnp.eye(x.shape[-1], self.outputs, dtype=x.dtype)}

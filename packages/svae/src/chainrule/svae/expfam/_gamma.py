@@ -26,12 +26,13 @@ BERNOULLI = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)  # 
 
 def multigammaln(x: Float[Array, "*batch"], n: int) -> Float[Array, "*batch"]:
     """log Gamma_n(x) = n (n - 1) log(pi) / 4 + sum_{i<n} log Gamma(x - i/2)."""
-    return n * (n - 1) / 2 * HALF_LOG_PI + sum(jax.scipy.special.gammaln(x - i / 2) for i in range(n))
+    terms = sum((jax.scipy.special.gammaln(x - i / 2) for i in range(n)), jnp.zeros_like(x))
+    return n * (n - 1) / 2 * HALF_LOG_PI + terms
 
 
 def multidigamma(x: Float[Array, "*batch"], n: int) -> Float[Array, "*batch"]:
     """sum_{i<n} psi(x - i/2)."""
-    return sum(jax.scipy.special.digamma(x - i / 2) for i in range(n))
+    return sum((jax.scipy.special.digamma(x - i / 2) for i in range(n)), jnp.zeros_like(x))
 
 
 def wishart_remainder(x: Float[Array, "*batch"], n: int) -> Float[Array, "*batch"]:
@@ -42,7 +43,7 @@ def wishart_remainder(x: Float[Array, "*batch"], n: int) -> Float[Array, "*batch
     """
     shifts = [i / 2 for i in range(n)]
     terms = (x * jnp.log1p(-i / x) - (i + 0.5) * jnp.log(x - i) + _binet(x - i) for i in shifts)
-    return sum(terms)
+    return sum(terms, jnp.zeros_like(x))
 
 
 def gamma_remainder(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

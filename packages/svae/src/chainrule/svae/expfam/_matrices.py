@@ -93,11 +93,11 @@ def require(name: str, value: Array, ok: Bool[Array, "*batch"], what: str) -> No
     """Refuse what is known now not to be a parameter; what is traced becomes NaN by itself."""
     if isinstance(ok, jax.core.Tracer) or isinstance(value, jax.core.Tracer):
         return
-    ok, value = np.asarray(ok), np.asarray(value)
-    if not ok.all():
-        where = np.unravel_index(np.argmin(ok), ok.shape)  # the first that is not
-        entry = f" (entry {list(map(int, where))} of the batch)" if ok.ndim else ""
-        raise ValueError(f"{name} must be {what}, got {value[where].tolist()}{entry}")
+    fine, values = np.asarray(ok), np.asarray(value)
+    if not fine.all():
+        where = np.unravel_index(np.argmin(fine), fine.shape)  # the first that is not
+        entry = f" (entry {list(map(int, where))} of the batch)" if fine.ndim else ""
+        raise ValueError(f"{name} must be {what}, got {values[where].tolist()}{entry}")
 
 
 def require_symmetric(name: str, S: Array) -> None:

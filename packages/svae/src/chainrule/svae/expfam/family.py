@@ -5,7 +5,7 @@ kl(q, p)                        the divergence of a pytree of families, one numb
 valid(eta)                      whether each entry is inside its family
 natural_step(eta, target, rho)  towards the target, and no further than the family goes
 
-A family's parameters form an open convex cone. So eta + rho (target - eta) stays inside it for every rho in
+A family's parameters form an open convex set. So eta + rho (target - eta) stays inside it for every rho in
 [0, 1] where the target is inside; and for rho small enough, where it is not.
 """
 
@@ -49,7 +49,7 @@ def inner(eta: Family, statistics: Any) -> Float[Array, "*batch"]:
     products = jax.tree.map(
         lambda a, t: jnp.sum(a * t, axis=tuple(range(rank, jnp.ndim(a)))), eta, statistics
     )
-    return sum(jax.tree.leaves(products))
+    return jax.tree.reduce(jnp.add, products)
 
 
 def kl(q: PyTree, p: PyTree) -> Float[Array, ""]:
@@ -67,7 +67,7 @@ def kl(q: PyTree, p: PyTree) -> Float[Array, ""]:
         0.1438 0.0000
     """
     divergences = jax.tree.map(lambda q, p: jnp.sum(q.kl(p)), *_families("kl", q, p), is_leaf=_is_family)
-    return sum(jax.tree.leaves(divergences))
+    return jax.tree.reduce(jnp.add, divergences)
 
 
 def valid(eta: PyTree) -> PyTree:
