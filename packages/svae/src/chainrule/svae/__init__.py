@@ -1,9 +1,12 @@
 """Structured variational autoencoders: graphical models with conjugate priors inside, networks at the edges.
 
-    from chainrule.svae import SVAE, GMM, expfam, messages, worlds
+    from chainrule.svae import SVAE, LDS, fit, forecast
 
 SVAE          a graphical model, an encoder and a decoder, learned together
+fit           train it on arrays
+forecast      frames that are missing, and frames to come
 GMM           the mixture of Gaussians, with Potentials that hint at its points
+LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
 likelihoods   what is seen of what the decoder says
 messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
@@ -22,14 +25,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from chainrule.svae import baselines, expfam, likelihoods, mean_field, messages, networks, scores, worlds
     from chainrule.svae.autoencoder import SVAE
-    from chainrule.svae.gmm import GMM, Potentials
+    from chainrule.svae.fitting import fit
+    from chainrule.svae.forecasting import forecast
+    from chainrule.svae.gmm import GMM
+    from chainrule.svae.lds import LDS, LDSMixture
+    from chainrule.svae.messages import Potentials
 
 __all__ = [
     "GMM",
+    "LDS",
     "SVAE",
+    "LDSMixture",
     "Potentials",
     "baselines",
     "expfam",
+    "fit",
+    "forecast",
     "likelihoods",
     "mean_field",
     "messages",
@@ -38,7 +49,15 @@ __all__ = [
     "worlds",
 ]
 
-_HOME = {"SVAE": "autoencoder", "GMM": "gmm", "Potentials": "gmm"}  # of what is no module
+_HOME = {  # of what is no module
+    "GMM": "gmm",
+    "LDS": "lds",
+    "LDSMixture": "lds",
+    "Potentials": "messages",
+    "SVAE": "autoencoder",
+    "fit": "fitting",
+    "forecast": "forecasting",
+}
 
 
 def __getattr__(name: str):

@@ -58,18 +58,24 @@ def fit(
         FloatingPointError: when the bound is no longer a number.
     """
     if not 1 <= batch_size <= len(data):
-        raise ValueError(f"fit: batch_size is {batch_size}: with {len(data)} data it must be from 1 to {len(data)}")
+        raise ValueError(
+            f"fit: batch_size is {batch_size}: with {len(data)} data it must be from 1 to {len(data)}"
+        )
     start_key, batch_key = jax.random.split(key)
     state = svae.init(start_key, data[:1], model) if state is None else state
-    done, seen, chunk = int(state.steps), [], jax.jit(partial(_chunk, svae, batch_size), static_argnames="count")
+    done, seen, chunk = (
+        int(state.steps),
+        [],
+        jax.jit(partial(_chunk, svae, batch_size), static_argnames="count"),
+    )
     while done < steps:
         count = min(CHUNK - done % CHUNK, steps - done)
         state, metrics = chunk(state, batch_key, data, mask, count=count)
         done += count
         if not np.isfinite(metrics.elbo):
             raise FloatingPointError(
-                f"fit: the bound is {float(metrics.elbo)} after {done} steps. Lower rho or the rate of the optimizer, or "
-                "clip its gradients by optax.clip_by_global_norm"
+                f"fit: the bound is {float(metrics.elbo)} after {done} steps. Lower rho or the rate of the "
+                "optimizer, or clip its gradients by optax.clip_by_global_norm"
             )
         seen.append((done, metrics))
         if callback:
@@ -80,7 +86,9 @@ def fit(
 
 def _chunk(svae, batch_size, state, key, data, mask, count):
     def step(state, _):
-        rows = jax.random.choice(jax.random.fold_in(key, state.steps), len(data), (batch_size,), replace=False)
+        rows = jax.random.choice(
+            jax.random.fold_in(key, state.steps), len(data), (batch_size,), replace=False
+        )
         return svae.step(state, data[rows], None if mask is None else mask[rows])
 
     state, metrics = lax.scan(step, state, length=count)

@@ -2,8 +2,8 @@
 
 forecast(svae, state, key, frames, horizon)   -> Forecast: mean, quantiles, samples
 
-A frame without pixels has no potential. So frames to come are frames that were not seen, behind the last one, and
-filling in, filtering and forecasting are one and the same.
+A frame without pixels has no potential. So frames to come are frames that were not seen, behind the last one,
+and filling in, filtering and forecasting are one and the same.
 """
 
 from collections.abc import Sequence
@@ -55,8 +55,8 @@ def forecast(
     """
     if horizon < 0 or svae.prior.leading != 2:
         raise ValueError(
-            f"forecast: {type(svae.prior).__name__} with a horizon of {horizon}: it takes a model of sequences, such as "
-            "LDS, and a horizon of at least 0"
+            f"forecast: {type(svae.prior).__name__} with a horizon of {horizon}: it takes a model of "
+            "sequences, such as LDS, and a horizon of at least 0"
         )
     frames, mask = observed(frames, mask)
     longer = lambda a: jnp.concatenate([a, jnp.zeros((len(a), horizon, *a.shape[2:]), a.dtype)], 1)

@@ -234,7 +234,7 @@ def _path(statistics: LDS, potentials, actions, length) -> PathPosterior:
     J = potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
     together = Potentials(J + own.J, potentials.h + own.h)
     smoothed = messages.lds_smoother(chain, together)
-    log_normaliser = messages.lds_log_normaliser(chain, together) + constant
+    log_normaliser = smoothed.log_normaliser + constant
     second = smoothed.covariance + smoothed.mean[:, :, None] * smoothed.mean[:, None, :]
     hinted = jnp.sum(potentials.h * smoothed.mean) - jnp.sum(J * second) / 2
     return PathPosterior(smoothed.mean, smoothed.covariance, hinted - log_normaliser, chain, together)
