@@ -168,7 +168,9 @@ def loss(lds, potentials):
 def test_derivatives_of_the_log_normaliser_in_both_modes(diagonal):
     symmetric = lambda p: p._replace(J=(p.J + p.J.swapaxes(-1, -2)) / 2) if not diagonal else p
     f = lambda lds, p: lds_log_normaliser(lds, symmetric(p))
-    check_derivatives(jax.jit(f), (system(T=4, D=2, varying=diagonal), potentials_of(T=4, D=2, diagonal=diagonal)))
+    check_derivatives(
+        jax.jit(f), (system(T=4, D=2, varying=diagonal), potentials_of(T=4, D=2, diagonal=diagonal))
+    )
 
 
 def test_gradient_is_the_expected_statistics():
@@ -185,7 +187,9 @@ def test_gradient_is_the_expected_statistics():
 def test_samples_have_the_moments_of_the_smoother():
     n = 20_000
     lds, potentials = system(), potentials_of()
-    paths = np.asarray(jax.jit(lds_sample, static_argnums=3)(jax.random.key(0), lds, potentials, n)).reshape(n, -1)
+    paths = np.asarray(jax.jit(lds_sample, static_argnums=3)(jax.random.key(0), lds, potentials, n)).reshape(
+        n, -1
+    )
     mean, cov, _ = oracle(lds, potentials)
     cov = cov.reshape(T * D, T * D)
     sd = np.sqrt(np.diag(cov))

@@ -13,7 +13,8 @@ Backward, with G = F F' A' (next covariance)^-1 and E = I - G A, all covariances
     left   = E F (E F)' + G Q G'                 of x_t when x_{t+1} is known
     smoothed covariance  left + G (that of t + 1) G' ,   smoothed mean  filtered + G (that of t + 1 - next mean)
 
-Rounding in G enters their sum by its square only, however small Q is.
+Rounding in G enters their sum by its square only, however small Q is. What a frame adds to log Z is evaluated at the
+filtered mean, where potential and prior are both near their largest: elsewhere large terms cancel.
 """
 
 from typing import NamedTuple
@@ -44,7 +45,12 @@ class Frames(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """F and mean: square root of the filtered covariance, and the mean; next_L, next_mean: as predicted from there."""
+    """What the forward pass leaves.
+
+    F, mean            square root of the filtered covariance, and the mean
+    next_L, next_mean  Cholesky factor and mean of what is predicted from there
+    log_normaliser     what the frame adds to log Z
+    """
 
     F: Float[Array, "frames dim dim"]
     mean: Float[Array, "frames dim"]
@@ -61,21 +67,20 @@ class Gains(NamedTuple):
     left: Float[Array, "frames dim dim"]
 
 
-def predicted_root(P: Float[Array, "*frames dim dim"]) -> Float[Array, "*frames dim dim"]:
-    """A Cholesky factor of P, or of P + rounding where rounding has made P indefinite."""
-    n = P.shape[-1]
-    guard = n * jnp.finfo(P.dtype).eps * jnp.diagonal(P, axis1=-2, axis2=-1)
-    return dense.cholesky(P + guard[..., None] * jnp.eye(n, dtype=P.dtype))
-
-
 def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
     def frame(carry, potential, step):
         L, m = carry
-        F, mean, log_normaliser = update(L, m, potential)
-        L, m = predict(F, mean, step)
-        return (L, m), Filtered(F, mean, L, m, log_normaliser)
+        F, mean, log_normaliser = update(L, m, Frames(*(dense.numbers(x) for x in potential)))
+        L, m = predict(F, mean, Steps(*(dense.numbers(x) for x in step)))
+        return (L, m), Filtered(*(dense.array(x) for x in (F, mean, L, m, log_normaliser)))
 
-    return along(frame, (predicted_root(P), m), steps, None, frames)[1]
+    start = dense.cholesky(dense.guarded(dense.numbers(P))), dense.numbers(m)
+    return along(frame, start, steps, None, frames)[1]
+
+
+def times(J, x):
+    """J x for all frames, J being full or diagonal."""
+    return J * x if J.ndim == 2 else dense.many(dense.apply(dense.lanes(J), dense.lanes(x)))
 
 
 def along(step, carry, steps: Steps, length, *frames):
@@ -92,52 +97,62 @@ def along(step, carry, steps: Steps, length, *frames):
 
 
 def update(L, m, potential: Frames):
+    """Square root of the filtered covariance, filtered mean, and what the frame adds to log Z."""
     J, h, centre, log_scale = potential
-    JL = J[:, None] * L if J.ndim == 1 else dense.product(J, L)
-    K = dense.cholesky(jnp.eye(L.shape[-1], dtype=L.dtype) + dense.product(L.T, JL))
-    F = dense.solve_lower(K, L.T).T
-    off = m - centre
-    J_off = J * off if J.ndim == 1 else dense.apply(J, off)
-    pull = dense.apply(F.T, h - J_off)
-    log_normaliser = log_scale + jnp.sum((h - J_off / 2) * off) + jnp.sum(pull**2) / 2 - dense.log_diagonal(K)
-    return F, m + dense.apply(F, pull), log_normaliser
+    is_diagonal = not isinstance(J[0], list) if isinstance(J, list) else J.ndim == 1
+    times_J = dense.scaled if is_diagonal else dense.product
+    apply_J = dense.scaled if is_diagonal else dense.apply
+    across = dense.transposed(L)
+    K = dense.cholesky(dense.one_plus(dense.product(across, times_J(J, L))))
+    Ft = dense.solve_lower(K, across)
+    F = dense.transposed(Ft)
+    pull = dense.apply(Ft, dense.minus(h, apply_J(J, dense.minus(m, centre))))
+    mean = dense.plus(m, dense.apply(F, pull))
+    off = dense.minus(mean, centre)
+    whitened = dense.solve_upper_vector(K, pull)  # L^-1 (mean - m)
+    exponent = dense.inner(h, off) - (dense.inner(apply_J(J, off), off) + dense.inner(whitened, whitened)) / 2
+    return F, mean, log_scale + exponent - dense.log_determinant(K)
 
 
 def predict(F, mean, step: Steps):
-    P = dense.square(dense.product(step.A, F)) + step.Q
-    return predicted_root(P), dense.apply(step.A, mean) + step.b
+    """Cholesky factor of the covariance of the next state, and its mean."""
+    P = dense.plus(dense.square(dense.product(step.A, F)), step.Q)
+    return dense.cholesky(dense.guarded(P)), dense.plus(dense.apply(step.A, mean), step.b)
 
 
 def gains(filtered: Filtered, steps: Steps) -> Gains:
-    F, L = filtered.F, filtered.next_L
-    A = jnp.broadcast_to(steps.A, F.shape)
-    Q = jnp.broadcast_to(steps.Q, F.shape)
-    AP = dense.product(dense.product(A, F), dense.transposed(F))
-    G = dense.transposed(dense.solve_upper(L, dense.solve_lower(L, AP)))
-    EF = F - dense.product(G, dense.product(A, F))
-    left = dense.square(EF) + dense.product(dense.product(G, Q), dense.transposed(G))
-    return Gains(G, EF, left)
+    F = filtered.F
+    A, Q = (dense.lanes(jnp.broadcast_to(x, F.shape)) for x in (steps.A, steps.Q))
+    F, L = dense.lanes(F), dense.lanes(filtered.next_L)
+    W = dense.product(A, F)
+    Gt = dense.solve_upper(L, dense.solve_lower(L, dense.product(W, dense.transposed(F))))
+    G = dense.transposed(Gt)
+    EF = dense.minus(F, dense.product(G, W))
+    left = dense.plus(dense.square(EF), dense.product(dense.product(G, Q), Gt))
+    return Gains(*(dense.many(x) for x in (G, EF, left)))
 
 
 def backward_covariances(filtered: Filtered, gains: Gains, method: str):
     """Smoothed covariances, and those of each frame with the next."""
 
-    def frame(P, gain):
-        cross = dense.product(gain.G, P)
-        P = dense.symmetric(gain.left + dense.product(cross, gain.G.T))
-        return P, (P, cross)
+    def frame(P, now):
+        G, left = (dense.numbers(x) for x in now)
+        cross = dense.product(G, P)
+        P = dense.symmetric(dense.plus(left, dense.product(cross, dense.transposed(G))))
+        return P, (dense.array(P), dense.array(cross))
 
-    return lax.scan(frame, dense.square(filtered.next_L[-1]), gains, reverse=True)[1]
+    start = dense.square(dense.numbers(filtered.next_L[-1]))
+    return lax.scan(frame, start, (gains.G, gains.left), reverse=True)[1]
 
 
 def backward_means(filtered: Filtered, G, method: str) -> Float[Array, "frames dim"]:
     def frame(mean, now):
-        G, here, ahead = now
-        mean = here + dense.apply(G, mean - ahead)
-        return mean, mean
+        G, here, ahead = (dense.numbers(x) for x in now)
+        mean = dense.plus(here, dense.apply(G, dense.minus(mean, ahead)))
+        return mean, dense.array(mean)
 
     now = G, filtered.mean, filtered.next_mean
-    return lax.scan(frame, filtered.next_mean[-1], now, reverse=True)[1]
+    return lax.scan(frame, dense.numbers(filtered.next_mean[-1]), now, reverse=True)[1]
 
 
 def backward_deviations(filtered: Filtered, gains: Gains, steps: Steps, state, noise, method: str):

@@ -95,7 +95,9 @@ def lds_log_normaliser(
     return log_normaliser(*_prepared("lds_log_normaliser", lds, potentials, actions, mask), method)
 
 
-def lds_smoother(lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto") -> Smoothed:
+def lds_smoother(
+    lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto"
+) -> Smoothed:
     """Moments of all states given all frames.
 
     Args:
@@ -119,7 +121,9 @@ def lds_smoother(lds: LDS, potentials: Potentials, *, actions=None, mask=None, m
     return Smoothed(mean, covariance, cross[:-1], jnp.sum(filtered.log_normaliser))
 
 
-def lds_filter(lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto") -> Filtered:
+def lds_filter(
+    lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto"
+) -> Filtered:
     """Moments of each state given the frames so far. Arguments as for `lds_smoother`."""
     m, P, steps, frames = _prepared("lds_filter", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
@@ -200,7 +204,9 @@ def _prepared(name, lds, potentials, actions, mask, horizon=0):
     b = jnp.zeros_like(lds.m) if lds.b is None else lds.b
     for word, x, shape in (("A", lds.A, (dim, dim)), ("Q", lds.Q, (dim, dim)), ("b", b, (dim,))):
         if x.shape not in (shape, (count, *shape)):
-            raise ValueError(f"{name}: lds.{word} is {x.shape}: it must be {shape}, or {(count, *shape)} for {T} frames")
+            raise ValueError(
+                f"{name}: lds.{word} is {x.shape}: it must be {shape}, or {(count, *shape)} for {T} frames"
+            )
     if actions is not None:
         if len(actions) != count:
             raise ValueError(f"{name}: {len(actions)} actions: there must be {count}, one for each step")

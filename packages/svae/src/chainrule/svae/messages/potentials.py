@@ -95,7 +95,7 @@ def observe(
     else:
         L = dense.cholesky(R)
         whiten = lambda a: dense.solve_lower(jnp.broadcast_to(L, (*a.shape[:-2], seen, seen)), a)
-        log_R = dense.log_diagonal(L)
+        log_R = dense.log_determinant(L)
     if R.ndim == 3 and C.ndim == 2:
         C = jnp.broadcast_to(C, (frames, *C.shape))
     F, y = whiten(C), whiten(y[:, :, None])[..., 0]
@@ -115,7 +115,9 @@ def _centre(J, F, y):
     """About where |y - F x|^2 is least. Any point would do; this one makes what is left small."""
     size = jnp.trace(J, axis1=-2, axis2=-1) / J.shape[-1]
     size = jnp.where(size > 0, RIDGE * size, 1)
-    K = dense.cholesky(J + size[..., None, None] * jnp.broadcast_to(jnp.eye(J.shape[-1], dtype=J.dtype), J.shape))
+    K = dense.cholesky(
+        J + size[..., None, None] * jnp.broadcast_to(jnp.eye(J.shape[-1], dtype=J.dtype), J.shape)
+    )
     K = jnp.broadcast_to(K, (*y.shape[:1], *K.shape[-2:]))
     x = jnp.zeros((*y.shape[:1], J.shape[-1]), y.dtype)
     for _ in range(1 + REFINEMENTS):
