@@ -1,4 +1,5 @@
-"""Messages in chains: what is known of hidden states, of linear dynamical systems and of hidden Markov models.
+"""Messages in chains: what is known of hidden states, of linear dynamical systems and of hidden Markov
+models.
 
 lds_log_normaliser, lds_filter, lds_smoother, lds_sample, lds_forecast
 Potentials, observe, masked      what frames say of their states

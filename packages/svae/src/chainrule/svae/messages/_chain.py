@@ -1,7 +1,8 @@
-"""The two passes over a chain of Gaussians: forward to filtered moments, backward to smoothed ones or to samples.
+"""The two passes over a chain of Gaussians: forward to filtered moments, backward to smoothed ones or to
+samples.
 
-Step t leads from frame t to frame t + 1. There are as many steps as frames: the last leads to a frame beyond the
-end which nobody has seen, so that frames are all alike.
+Step t leads from frame t to frame t + 1. There are as many steps as frames: the last leads to a frame
+beyond the end which nobody has seen, so that frames are all alike.
 
 Forward, with L L' the predicted covariance, m its mean, J, h and c of the frame's potential:
 
@@ -11,10 +12,12 @@ Forward, with L L' the predicted covariance, m its mean, J, h and c of the frame
 Backward, with G = F F' A' (next covariance)^-1 and E = I - G A, all covariances are sums of squares:
 
     left   = E F (E F)' + G Q G'                 of x_t when x_{t+1} is known
-    smoothed covariance  left + G (that of t + 1) G' ,   smoothed mean  filtered + G (that of t + 1 - next mean)
+    smoothed covariance  left + G (that of t + 1) G' ,   smoothed mean  filtered + G (that of t + 1 - next
+                         mean)
 
-Rounding in G enters their sum by its square only, however small Q is. What a frame adds to log Z is evaluated at the
-filtered mean, where potential and prior are both near their largest: elsewhere large terms cancel.
+Rounding in G enters their sum by its square only, however small Q is. What a frame adds to log Z is
+evaluated at the filtered mean, where potential and prior are both near their largest: elsewhere large terms
+cancel.
 """
 
 from typing import NamedTuple
@@ -25,6 +28,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from chainrule.svae.messages import _dense as dense
+from chainrule.svae.messages._elements import Affine, combine, combine_affine, element
+from chainrule.svae.messages._prefixes import prefixes
 
 
 class Steps(NamedTuple):
@@ -68,6 +73,9 @@ class Gains(NamedTuple):
 
 
 def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
+    if method != "sequential":
+        return _forward_at_once(m, P, steps, frames, method)
+
     def frame(carry, potential, step):
         L, m = carry
         F, mean, log_normaliser = update(L, m, Frames(*(dense.numbers(x) for x in potential)))
@@ -76,6 +84,31 @@ def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
 
     start = dense.cholesky(dense.guarded(dense.numbers(P))), dense.numbers(m)
     return along(frame, start, steps, None, frames)[1]
+
+
+def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
+    """Prefixes say what is predicted of each state; then all frames are filtered side by side."""
+    every = Steps(
+        *(jnp.broadcast_to(x, (len(frames.h), *x.shape[-n:])) for x, n in zip(steps, (2, 2, 1), strict=True))
+    )
+    h = frames.h + times(frames.J, frames.centre)
+    pieces = jax.vmap(element)(frames.J, h, every.A, every.b, every.Q)
+    before = prefixes(combine, jax.tree.map(lambda x: x[:-1], pieces), method) if len(h) > 1 else pieces
+    root = dense.cholesky(dense.guarded(P))
+
+    def predicted(piece):
+        potential = Frames(dense.square(piece.U.T), dense.apply(piece.U.T, piece.w), jnp.zeros_like(m), 0.0)
+        F, mean, _ = update(root, m, potential)
+        return predict(F, mean, Steps(piece.A, piece.C, piece.b))
+
+    L, means = jax.vmap(predicted)(before)
+    L, means = (jnp.concatenate([x[None], y])[: len(h)] for x, y in ((root, L), (m, means)))
+
+    def frame(L, m, potential, step):
+        F, mean, log_normaliser = update(L, m, potential)
+        return Filtered(F, mean, *predict(F, mean, step), log_normaliser)
+
+    return jax.vmap(frame)(L, means, frames, every)
 
 
 def times(J, x):
@@ -134,6 +167,14 @@ def gains(filtered: Filtered, steps: Steps) -> Gains:
 
 def backward_covariances(filtered: Filtered, gains: Gains, method: str):
     """Smoothed covariances, and those of each frame with the next."""
+    end = dense.square(filtered.next_L[-1])
+    if method != "sequential":
+        nothing = jnp.zeros_like(filtered.mean)
+        G, _, C = _backward_at_once(gains.G, nothing, gains.left, method)
+        P = dense.symmetric(
+            C + dense.product(dense.product(G, jnp.broadcast_to(end, G.shape)), dense.transposed(G))
+        )
+        return P, dense.product(gains.G, jnp.concatenate([P[1:], end[None]]))
 
     def frame(P, now):
         G, left = (dense.numbers(x) for x in now)
@@ -141,17 +182,21 @@ def backward_covariances(filtered: Filtered, gains: Gains, method: str):
         P = dense.symmetric(dense.plus(left, dense.product(cross, dense.transposed(G))))
         return P, (dense.array(P), dense.array(cross))
 
-    start = dense.square(dense.numbers(filtered.next_L[-1]))
-    return lax.scan(frame, start, (gains.G, gains.left), reverse=True)[1]
+    return lax.scan(frame, dense.numbers(end), (gains.G, gains.left), reverse=True)[1]
 
 
 def backward_means(filtered: Filtered, G, method: str) -> Float[Array, "frames dim"]:
+    now = G, filtered.mean, filtered.next_mean
+    if method != "sequential":
+        # what smoothing adds to the filtered mean of t is G times what it adds to t + 1, and a jump between the two
+        jumps = jnp.concatenate([filtered.mean[1:], filtered.next_mean[-1:]]) - filtered.next_mean
+        return filtered.mean + _backward_at_once(G, dense.apply(G, jumps), jnp.zeros_like(G), method).mean
+
     def frame(mean, now):
         G, here, ahead = (dense.numbers(x) for x in now)
         mean = dense.plus(here, dense.apply(G, dense.minus(mean, ahead)))
         return mean, dense.array(mean)
 
-    now = G, filtered.mean, filtered.next_mean
     return lax.scan(frame, dense.numbers(filtered.next_mean[-1]), now, reverse=True)[1]
 
 
@@ -159,12 +204,18 @@ def backward_deviations(filtered: Filtered, gains: Gains, steps: Steps, state, n
     """A path less its mean, of standard normal numbers (frames, dim) for the states and for the process noise."""
     Q_root = jnp.broadcast_to(dense.cholesky(steps.Q), gains.G.shape)
     kicks = dense.apply(gains.EF, state) - dense.apply(gains.G, dense.apply(Q_root, noise))
-    last = dense.apply(filtered.F[-1], state[-1])
-    kicks = kicks.at[-1].set(last)
+    kicks = kicks.at[-1].set(dense.apply(filtered.F[-1], state[-1]))
+    if method != "sequential":
+        return _backward_at_once(gains.G, kicks, jnp.zeros_like(gains.G), method).mean
 
     def frame(ahead, now):
-        G, kick = now
-        here = dense.apply(G, ahead) + kick
-        return here, here
+        G, kick = (dense.numbers(x) for x in now)
+        here = dense.plus(dense.apply(G, ahead), kick)
+        return here, dense.array(here)
 
-    return lax.scan(frame, jnp.zeros_like(last), (gains.G, kicks), reverse=True)[1]
+    start = dense.numbers(jnp.zeros_like(kicks[-1]))
+    return lax.scan(frame, start, (gains.G, kicks), reverse=True)[1]
+
+
+def _backward_at_once(G, mean, C, method) -> Affine:
+    return prefixes(combine_affine, Affine(G, mean, C), method, reverse=True)

@@ -1,9 +1,9 @@
 """Products, Cholesky factors and triangular solves of small matrices, in the form in which each is quickest.
 
-A call of LAPACK on a CPU costs as much as hundreds of multiplications. So a matrix of up to SMALL rows is a list of
-lists of numbers, or of vectors where many matrices are worked on at once, and whatever is done with it is written out,
-number by number. A larger one, which would compile slowly so, is an array (..., rows, columns), for LAPACK and BLAS. The
-functions here take both forms, of matrices and of vectors.
+A call of LAPACK on a CPU costs as much as hundreds of multiplications. So a matrix of up to SMALL rows is a
+list of lists of numbers, or of vectors where many matrices are worked on at once, and whatever is done with
+it is written out, number by number. A larger one, which would compile slowly so, is an array (..., rows,
+columns), for LAPACK and BLAS. The functions here take both forms, of matrices and of vectors.
 """
 
 import jax
@@ -109,7 +109,9 @@ def guarded(a):
 
 
 def cholesky(a):
-    """Lower triangular L with L L' = a, from the lower triangle of a; NaN where a is not positive definite."""
+    """Lower triangular L with L L' = a, from the lower triangle of a; NaN where a is not positive
+    definite.
+    """
     if not isinstance(a, list):
         return lax.linalg.cholesky(a, symmetrize_input=False)
     n = len(a)

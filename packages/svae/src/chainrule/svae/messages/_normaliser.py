@@ -1,14 +1,15 @@
 """log Z of a chain of Gaussians, whose derivative is a sum of smoothed statistics.
 
-With z_t = (P_t)^-1 (smoothed mean - predicted mean) and S_t = z_t z_t' + P_t^-1 (smoothed - predicted covariance) P_t^-1
-for the predicted covariance P_t of frame t,
+With z_t = (P_t)^-1 (smoothed mean - predicted mean) and S_t = z_t z_t' + P_t^-1 (smoothed - predicted
+covariance) P_t^-1 for the predicted covariance P_t of frame t,
 
-    d log Z = sum_t  log_scale_t' - <J_t', E (x - c)(x - c)'> / 2 + <h_t', E (x - c)> + <c_t', J E (x - c) - h>
+    d log Z = sum_t  log_scale_t' - <J_t', E (x - c)(x - c)'> / 2 + <h_t', E (x - c)> + <c_t', J E (x - c) -
+    h>
             + sum_t  <b_t', z_{t+1}> + <Q_t', S_{t+1}> / 2 + <A_t', z_{t+1} mean_t' + S_{t+1} A_t P_t|t>
             + <m', z_1> + <P', S_1> / 2 ,
 
-a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and made of
-operations that JAX can differentiate, so that both modes work, to any order.
+a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and
+made of operations that JAX can differentiate, so that both modes work, to any order.
 """
 
 from functools import partial

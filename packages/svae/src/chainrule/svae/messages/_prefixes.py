@@ -1,8 +1,8 @@
 """All prefixes e_1, e_1 e_2, e_1 e_2 e_3, ... of an associative product, many at once.
 
-"chunked" cuts the sequence into pieces of about the root of its length, and goes along all pieces at once: twice the work,
-in two loops of the root's length. "associative" doubles the reach of every prefix in each round: log2(length) rounds of
-work on all. The program's size does not depend on the length.
+"chunked" cuts the sequence into pieces of about the root of its length, and goes along all pieces at once:
+twice the work, in two loops of the root's length. "associative" doubles the reach of every prefix in each
+round: log2(length) rounds of work on all. The program's size does not depend on the length.
 
 Source: Hillis and Steele, Data parallel algorithms, 1986, for the second.
 """
@@ -30,7 +30,8 @@ def chosen(name: str, method: str) -> str:
 def prefixes(combine: Callable, elements: PyTree, method: str, *, reverse: bool = False) -> PyTree:
     """Products of the first 1, 2, ... elements; or, in reverse, of the last ones, up to each element.
 
-    combine(a, b) is the product of single elements, a coming first along the axis, and elements have a leading axis.
+    combine(a, b) is the product of single elements, a coming first along the axis, and elements have a
+    leading axis.
     """
     if reverse:
         flip = lambda tree: jax.tree.map(lambda x: x[::-1], tree)

@@ -9,10 +9,10 @@
     hmm_forecast(hmm, l, horizon)     probabilities of the states that follow
     hmm_viterbi(hmm, l)               the most probable path
 
-All in logarithms, so that long sequences and transitions of probability zero do no harm; only where no path at all is
-possible, everything is NaN. All take one sequence, and
-jax.vmap takes them to batches. Parameters need not be normalised: under mean field they are expected logarithms. Then
-filter and forecast are forward messages, scaled to sum to one, rather than probabilities.
+All in logarithms, so that long sequences and transitions of probability zero do no harm; only where no path
+at all is possible, everything is NaN. All take one sequence, and jax.vmap takes them to batches. Parameters
+need not be normalised: under mean field they are expected logarithms. Then filter and forecast are forward
+messages, scaled to sum to one, rather than probabilities.
 """
 
 from functools import partial
@@ -32,7 +32,8 @@ class HMM(NamedTuple):
     """Parameters, as logarithms; -inf for what cannot be.
 
     log_initial     (states,)
-    log_transition  (states, states), rows are where it comes from; or one for each step, (frames - 1, states, states)
+    log_transition  (states, states), rows are where it comes from; or one for each step, (frames - 1,
+                    states, states)
     """
 
     log_initial: Float[Array, " states"]
@@ -66,8 +67,9 @@ class FilteredStates(NamedTuple):
 def hmm_log_normaliser(
     hmm: HMM, log_likelihoods: Float[Array, "frames states"], *, mask=None, method: str = "auto"
 ) -> Float[Array, ""]:
-    """log Z, whose gradient is the smoother's probabilities: with respect to log_likelihoods the marginals, to
-    log_transition the pairs. Forward and reverse mode both work, to any order. Arguments as for `hmm_smoother`.
+    """log Z, whose gradient is the smoother's probabilities: with respect to log_likelihoods the marginals,
+    to log_transition the pairs. Forward and reverse mode both work, to any order. Arguments as for
+    `hmm_smoother`.
     """
     l = _prepared("hmm_log_normaliser", hmm, log_likelihoods, mask)
     return _log_normaliser(*hmm, l, chosen("hmm_log_normaliser", method))
@@ -81,7 +83,8 @@ def hmm_smoother(
     Args:
         hmm: parameters.
         log_likelihoods: of each frame under each state.
-        mask: (frames,) of bools, false where a frame says nothing; what stands there may be NaN. A sequence that
+        mask: (frames,) of bools, false where a frame says nothing; what stands there may be NaN. A sequence
+            that
             ended early is one whose last frames are masked.
         method: "sequential", "chunked", "associative" or "auto", as for `lds_smoother`.
 
@@ -112,8 +115,8 @@ def hmm_sample(
 ) -> Int[Array, "n frames"]:
     """n independent paths of the posterior. Arguments as for `hmm_smoother`.
 
-    Every frame draws, beforehand, a state for each state that may follow; a path then only looks up. Looking up is
-    associative, so that paths are drawn in parallel, too.
+    Every frame draws, beforehand, a state for each state that may follow; a path then only looks up.
+    Looking up is associative, so that paths are drawn in parallel, too.
     """
     l = _prepared("hmm_sample", hmm, log_likelihoods, mask)
     method = chosen("hmm_sample", method)
@@ -188,7 +191,9 @@ def _smoothed(log_initial, log_transition, l, method):
 
 
 def _forward(log_initial, log_transition, l, method):
-    """Of each frame, log of the sum over all that came before, to a constant: of the probabilities given those."""
+    """Of each frame, log of the sum over all that came before, to a constant: of the probabilities given
+    those.
+    """
     start = _normalised(log_initial + l[0])
     steps = _each(log_transition, len(l) - 1)
     if method == "sequential":
@@ -217,7 +222,9 @@ def _backward(log_transition, l, method):
 
 
 def _increments(log_initial, log_transition, l, forward):
-    """What each frame adds to log Z. The parts are summed last, not along the way, where rounding would add up."""
+    """What each frame adds to log Z. The parts are summed last, not along the way, where rounding would
+    add up.
+    """
     first = logsumexp(log_initial + l[0])
     into = logsumexp(forward[:-1, :, None] + _each(log_transition, len(l) - 1), axis=1)
     return jnp.concatenate([first[None], logsumexp(into + l[1:], axis=1)])
@@ -253,7 +260,8 @@ def _prepared(name, hmm, l, mask: Bool[Array, " frames"] | None, horizon=0):
     shape = hmm.log_transition.shape
     if hmm.log_initial.shape != (states,) or shape not in ((states, states), (steps, states, states)):
         raise ValueError(
-            f"{name}: for log_likelihoods {l.shape}, log_initial must be {(states,)} and is {hmm.log_initial.shape}, "
-            f"log_transition must be {(states, states)} or {(steps, states, states)} and is {shape}"
+            f"{name}: for log_likelihoods {l.shape}, log_initial must be {(states,)} and is "
+            f"{hmm.log_initial.shape}, log_transition must be {(states, states)} or {(steps, states, states)} "
+            f"and is {shape}"
         )
     return l if mask is None else jnp.where(mask[:, None], l, 0)

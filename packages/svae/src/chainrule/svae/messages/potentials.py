@@ -1,17 +1,17 @@
 """What each frame says of its state, as an unnormalised Gaussian.
 
     Potentials(J, h)                 an encoder's: full precisions, or their diagonals
-    observe(y, C, R)                 of linear observations with Gaussian noise; frames or entries may be missing
-    masked(potentials, mask)         frames that say nothing
+    observe(y, C, R)                 of linear observations with Gaussian noise; frames or entries may be
+                                     missing masked(potentials, mask)         frames that say nothing
     expected_dynamics(...)           dynamics under a posterior of their parameters, and what that adds to J
 
 The potential of frame t is
 
     psi_t(x) = exp( log_scale_t + h_t'(x - c_t) - (x - c_t)' J_t (x - c_t) / 2 ) ,
 
-with J_t positive semidefinite: the sign is that of a precision, not of a natural parameter -J/2. Without a centre c_t
-it is zero. A centre near the mode keeps the log normaliser exact where J is large: without one its terms of the
-size of h' J^-1 h cancel.
+with J_t positive semidefinite: the sign is that of a precision, not of a natural parameter -J/2. Without a
+centre c_t it is zero. A centre near the mode keeps the log normaliser exact where J is large: without one
+its terms of the size of h' J^-1 h cancel.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,8 @@ REFINEMENTS = 3  # leave RIDGE^4 of an error in a direction of mean eigenvalue
 class Potentials(NamedTuple):
     """One Gaussian potential for each frame; see the module's formula.
 
-    J          precisions, (frames, dim, dim) symmetric positive semidefinite, or their diagonals (frames, dim)
+    J          precisions, (frames, dim, dim) symmetric positive semidefinite, or their diagonals (frames,
+               dim)
     h          (frames, dim), the gradient of log psi_t at the centre
     centre     (frames, dim) in units of the state, or None for zero
     log_scale  (frames,), or None for zero
@@ -56,8 +57,8 @@ def observe(
         R: covariance of the noise: variances (seen,), a matrix, or a matrix for each frame.
         d: offset, zero if None.
         mask: which frames, or which entries, were seen; "nan" takes those that are not NaN. None takes all,
-            and a NaN then makes everything NaN. Under jax.vmap, a mask of each sequence's own makes precisions of
-            each sequence's own: leave it out where nothing is missing.
+            and a NaN then makes everything NaN. Under jax.vmap, a mask of each sequence's own makes
+            precisions of each sequence's own: leave it out where nothing is missing.
 
     Returns:
         Potentials with a centre and a log_scale; J is diagonal if C is None and R are variances.
@@ -129,8 +130,8 @@ def _centre(J, F, y):
 def masked(potentials: Potentials, mask: Bool[Array, " frames"]) -> Potentials:
     """The same potentials, and none where mask is false: such a frame says nothing of its state.
 
-    What stood there may be NaN. The precisions of frames become those of each sequence's own under jax.vmap, if the
-    mask is one of each sequence's own.
+    What stood there may be NaN. The precisions of frames become those of each sequence's own under
+    jax.vmap, if the mask is one of each sequence's own.
     """
     keep = lambda x: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, 0) if x is not None else None
     return Potentials(*(keep(x) for x in potentials))
