@@ -83,6 +83,12 @@ def observe(
         if mask is not None:
             J, log_R, y = jnp.where(mask, J, 0), jnp.where(mask, log_R, 0), jnp.where(mask, y, 0)
         return Potentials(J, jnp.zeros_like(y), y, -(constant + jnp.sum(log_R, -1)) / 2)
+    if C is None and R.ndim == 2 and mask is None:
+        L = dense.cholesky(R)
+        root = dense.solve_lower(L, jnp.eye(seen, dtype=y.dtype))
+        J = jnp.broadcast_to(dense.product(root.T, root), (frames, seen, seen))
+        scale = -(constant / 2 + dense.log_determinant(L))
+        return Potentials(J, jnp.zeros_like(y), y, jnp.broadcast_to(scale, y.shape[:1]))
     C = jnp.eye(seen, dtype=y.dtype) if C is None else C
     if mask is not None:  # a missing entry is one of noise with variance 1, which saw nothing and was zero
         R = jnp.diag(R) if R.ndim == 1 else R
@@ -116,14 +122,13 @@ def _centre(J, F, y):
     """About where |y - F x|^2 is least. Any point would do; this one makes what is left small."""
     size = jnp.trace(J, axis1=-2, axis2=-1) / J.shape[-1]
     size = jnp.where(size > 0, RIDGE * size, 1)
-    K = dense.cholesky(
-        J + size[..., None, None] * jnp.broadcast_to(jnp.eye(J.shape[-1], dtype=J.dtype), J.shape)
-    )
-    K = jnp.broadcast_to(K, (*y.shape[:1], *K.shape[-2:]))
+    ridge = size[..., None, None] * jnp.broadcast_to(jnp.eye(J.shape[-1], dtype=J.dtype), J.shape)
+    K = dense.cholesky(J + ridge)
+    solve = lambda b: dense.solve_upper(K, dense.solve_lower(K, b))
     x = jnp.zeros((*y.shape[:1], J.shape[-1]), y.dtype)
     for _ in range(1 + REFINEMENTS):
-        pull = dense.apply(dense.transposed(F), y - dense.apply(F, x))[..., None]
-        x = x + dense.solve_upper(K, dense.solve_lower(K, pull))[..., 0]
+        pull = dense.apply(dense.transposed(F), y - dense.apply(F, x))
+        x = x + (solve(pull.T).T if K.ndim == 2 else solve(pull[..., None])[..., 0])
     return x
 
 
