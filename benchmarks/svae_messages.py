@@ -92,7 +92,10 @@ def race(name, pair, args, rounds):
             jax.block_until_ready(program(*args))
             record.append(1e3 * (time.process_time() - start))
     mine, other = (min(record[1:]) for record in times)
-    print(f"  {name:48}{mine:10.2f}{other:12.2f}{other / mine:8.1f}{seconds[0]:10.1f}{seconds[1]:8.1f}", flush=True)
+    print(
+        f"  {name:48}{mine:10.2f}{other:12.2f}{other / mine:8.1f}{seconds[0]:10.1f}{seconds[1]:8.1f}",
+        flush=True,
+    )
 
 
 def main():
@@ -110,7 +113,12 @@ def main():
         if not batch and D in chosen:
             title = f"{T} frames, dimension {D}"
             race(f"{title}: smoother", (our_smoother, their_smoother), (A, R, y), rounds)
-            race(f"{title}: value and gradient", [gradient(f, None) for f in (our_value, their_value)], (A, R, y), rounds)
+            race(
+                f"{title}: value and gradient",
+                [gradient(f, None) for f in (our_value, their_value)],
+                (A, R, y),
+                rounds,
+            )
         for word, args, axes in (
             ("own noise", (A, R, y), (None, 0, 0)),
             ("shared parameters", (A, R[0], y), (None, None, 0)),
@@ -119,7 +127,12 @@ def main():
                 continue
             title = f"{batch} x {T} frames, dimension {D}, {word}"
             race(title, [jax.vmap(f, axes) for f in (our_smoother, their_smoother)], args, rounds // 2)
-            race(f"{'':4}value and gradient", [gradient(f, axes) for f in (our_value, their_value)], args, rounds // 2)
+            race(
+                f"{'':4}value and gradient",
+                [gradient(f, axes) for f in (our_value, their_value)],
+                args,
+                rounds // 2,
+            )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 SMALL = 4
-MEDIUM = 16
+MEDIUM = 8
 HIGHEST = lax.Precision.HIGHEST  # by default a GPU rounds float32 factors to 10 bits
 
 
@@ -65,6 +65,10 @@ def product(a, b):
     if isinstance(a, list):
         columns = transposed(b)
         return [[_dot(row, column) for column in columns] for row in a]
+    if a.shape[-1] <= MEDIUM and a.ndim == 2:
+        return _dot(
+            [a[..., :, k, None] for k in range(a.shape[-1])], [b[..., None, k, :] for k in range(a.shape[-1])]
+        )
     return jnp.matmul(a, b, precision=HIGHEST)
 
 
@@ -72,7 +76,7 @@ def apply(a, v):
     """a v for a vector v."""
     if isinstance(a, list):
         return [_dot(row, v) for row in a]
-    if a.shape[-1] <= MEDIUM:  # joins what comes before and after in one loop
+    if a.shape[-1] <= MEDIUM:
         return jnp.sum(a * v[..., None, :], -1)
     return jnp.matmul(a, v[..., None], precision=HIGHEST)[..., 0]
 
@@ -136,22 +140,55 @@ def solve_lower(L, b):
             for j in range(len(x[0])):
                 x[i][j] = (x[i][j] - _dot(L[i][:i], [x[k][j] for k in range(i)])) / L[i][i]
         return x
+    if L.shape[-1] > MEDIUM:
+        return product(inverse_lower(L), b)
     return lax.linalg.triangular_solve(L, b, left_side=True, lower=True)
+
+
+def solve_upper_vector(L, v):
+    """L'^-1 v of a lower triangular L."""
+    if isinstance(L, list):
+        x = list(v)
+        for i in reversed(range(len(L))):
+            later = range(i + 1, len(L))
+            x[i] = (x[i] - _dot([L[k][i] for k in later], [x[k] for k in later])) / L[i][i]
+        return x
+    if len(L) > MEDIUM:
+        return apply(transposed(inverse_lower(L)), v)
+    return lax.linalg.triangular_solve(L, v[:, None], left_side=True, lower=True, transpose_a=True)[:, 0]
 
 
 def solve_upper(L, b):
     """L'^-1 b for a matrix b and lower triangular L."""
-    if isinstance(L, list):
-        upside_down = [row[::-1] for row in transposed(L)[::-1]]
-        return solve_lower(upside_down, b[::-1])[::-1]
+    if isinstance(L, list) or L.shape[-1] > MEDIUM:
+        return product(transposed(inverse_lower(L)), b)
     return lax.linalg.triangular_solve(L, b, left_side=True, lower=True, transpose_a=True)
 
 
-def solve_upper_vector(L, v):
-    """L'^-1 v."""
+def inverse_lower(L):
+    """L^-1 of a lower triangular L, by halves: solving with many columns takes BLAS several times as long."""
     if isinstance(L, list):
-        return [row[0] for row in solve_upper(L, [[x] for x in v])]
-    return solve_upper(L, v[..., None])[..., 0]
+        n = len(L)
+        x = [[jnp.zeros_like(L[0][0])] * n for _ in range(n)]
+        for i in range(n):
+            x[i][i] = 1 / L[i][i]
+            for j in range(i):
+                x[i][j] = -_dot(L[i][j:i], [x[k][j] for k in range(j, i)]) * x[i][i]
+        return x
+    n = L.shape[-1]
+    if n <= SMALL:
+        entries = [[L[..., i, j] for j in range(n)] for i in range(n)]
+        return jnp.stack([jnp.stack(row, -1) for row in inverse_lower(entries)], -2)
+    half = n // 2
+    first, corner, second = L[..., :half, :half], L[..., half:, :half], L[..., half:, half:]
+    if n % 2:
+        first, second = inverse_lower(first), inverse_lower(second)
+    else:
+        both = inverse_lower(jnp.stack([first, second]))
+        first, second = both[0], both[1]
+    corner = -product(second, product(corner, first))
+    above = jnp.zeros_like(transposed(corner))
+    return jnp.concatenate([jnp.concatenate([first, above], -1), jnp.concatenate([corner, second], -1)], -2)
 
 
 def log_determinant(L):

@@ -67,7 +67,7 @@ def _scores(roots, shift, covariance):
     """z and S of the module's formula, with P = L L'."""
     eye = jnp.broadcast_to(jnp.eye(shift.shape[-1], dtype=shift.dtype), roots.shape)
     L, shift, covariance, eye = (dense.lanes(x) for x in (roots, shift, covariance, eye))
-    inverse = dense.solve_lower(L, eye)
+    inverse = dense.inverse_lower(L)
     across = dense.transposed(inverse)
     z = dense.many(dense.apply(across, dense.apply(inverse, shift)))
     whitened = dense.minus(dense.product(dense.product(inverse, covariance), across), eye)

@@ -124,11 +124,12 @@ def _centre(J, F, y):
     size = jnp.where(size > 0, RIDGE * size, 1)
     ridge = size[..., None, None] * jnp.broadcast_to(jnp.eye(J.shape[-1], dtype=J.dtype), J.shape)
     K = dense.cholesky(J + ridge)
-    solve = lambda b: dense.solve_upper(K, dense.solve_lower(K, b))
+    inverse = dense.inverse_lower(K)
+    solve = dense.product(dense.transposed(inverse), inverse)
     x = jnp.zeros((*y.shape[:1], J.shape[-1]), y.dtype)
     for _ in range(1 + REFINEMENTS):
         pull = dense.apply(dense.transposed(F), y - dense.apply(F, x))
-        x = x + (solve(pull.T).T if K.ndim == 2 else solve(pull[..., None])[..., 0])
+        x = x + dense.apply(jnp.broadcast_to(solve, (len(y), *solve.shape[-2:])), pull)
     return x
 
 
