@@ -3,9 +3,10 @@
     python benchmarks/svae_messages.py            about three minutes
     python benchmarks/svae_messages.py --quick    one, with fewer rounds
 
-The smoother's moments, cross-covariances and log normaliser, and the value and gradient of the log normaliser with
-respect to dynamics and observations, in float32. Every state is observed, with full noise covariance. Times are those
-of all the process's threads together, least over interleaved rounds; seconds to compile stand beside them.
+The smoother's moments, cross-covariances and log normaliser, and the value and gradient of the log normaliser
+with respect to dynamics and observations, in float32. Every state is observed, with full noise covariance.
+Times are those of all the process's threads together, least over interleaved rounds; seconds to compile stand
+beside them.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Linear dynamical systems in single precision, beside themselves in double, where noise is very small or large."""
+"""Linear dynamical systems in single precision, beside themselves in double, where noise is extreme."""
 
 import itertools
 from functools import partial

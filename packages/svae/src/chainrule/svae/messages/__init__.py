@@ -2,7 +2,7 @@
 models.
 
 lds_log_normaliser, lds_filter, lds_smoother, lds_sample, lds_forecast
-Potentials, observe, masked      what frames say of their states
+Potentials, observe, masked, expected_dynamics      what frames say of their states
 hmm_log_normaliser, hmm_filter, hmm_smoother, hmm_sample, hmm_forecast, hmm_viterbi
 """
 
@@ -28,7 +28,7 @@ from chainrule.svae.messages.lds import (
     lds_sample,
     lds_smoother,
 )
-from chainrule.svae.messages.potentials import Potentials, masked, observe
+from chainrule.svae.messages.potentials import Potentials, expected_dynamics, masked, observe
 
 __all__ = [
     "HMM",
@@ -39,6 +39,7 @@ __all__ = [
     "Potentials",
     "Smoothed",
     "StateProbabilities",
+    "expected_dynamics",
     "hmm_filter",
     "hmm_forecast",
     "hmm_log_normaliser",

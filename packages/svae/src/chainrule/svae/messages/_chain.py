@@ -97,7 +97,9 @@ def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtere
     root = dense.cholesky(dense.guarded(P))
 
     def predicted(piece):
-        potential = Frames(dense.square(piece.U.T), dense.apply(piece.U.T, piece.w), jnp.zeros_like(m), 0.0)
+        potential = Frames(
+            dense.square(piece.U.T), dense.apply(piece.U.T, piece.w), jnp.zeros_like(m), jnp.zeros_like(m[0])
+        )
         F, mean, _ = update(root, m, potential)
         return predict(F, mean, Steps(piece.A, piece.C, piece.b))
 
@@ -118,7 +120,7 @@ def times(J, x):
 
 def along(step, carry, steps: Steps, length, *frames):
     """lax.scan of step(carry, *frames', steps'), where parameters of steps have an axis of time or not."""
-    moves = Steps(steps.A.ndim == 3, steps.Q.ndim == 3, steps.b.ndim == 2)
+    moves = steps.A.ndim == 3, steps.Q.ndim == 3, steps.b.ndim == 2
     moving = Steps(*(x if yes else None for x, yes in zip(steps, moves, strict=True)))
 
     def body(carry, now):
@@ -188,7 +190,7 @@ def backward_covariances(filtered: Filtered, gains: Gains, method: str):
 def backward_means(filtered: Filtered, G, method: str) -> Float[Array, "frames dim"]:
     now = G, filtered.mean, filtered.next_mean
     if method != "sequential":
-        # what smoothing adds to the filtered mean of t is G times what it adds to t + 1, and a jump between the two
+        # what smoothing adds to the mean of t is G times what it adds to t + 1, and a jump
         jumps = jnp.concatenate([filtered.mean[1:], filtered.next_mean[-1:]]) - filtered.next_mean
         return filtered.mean + _backward_at_once(G, dense.apply(G, jumps), jnp.zeros_like(G), method).mean
 
@@ -201,7 +203,7 @@ def backward_means(filtered: Filtered, G, method: str) -> Float[Array, "frames d
 
 
 def backward_deviations(filtered: Filtered, gains: Gains, steps: Steps, state, noise, method: str):
-    """A path less its mean, of standard normal numbers (frames, dim) for the states and for the process noise."""
+    """A path less its mean, of standard normal numbers (frames, dim) for states and process noise."""
     Q_root = jnp.broadcast_to(dense.cholesky(steps.Q), gains.G.shape)
     kicks = dense.apply(gains.EF, state) - dense.apply(gains.G, dense.apply(Q_root, noise))
     kicks = kicks.at[-1].set(dense.apply(filtered.F[-1], state[-1]))

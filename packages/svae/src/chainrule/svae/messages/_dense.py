@@ -6,61 +6,62 @@ it is written out, number by number. A larger one, which would compile slowly so
 columns), for LAPACK and BLAS. The functions here take both forms, of matrices and of vectors.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 SMALL = 4
 MEDIUM = 8
 HIGHEST = lax.Precision.HIGHEST  # by default a GPU rounds float32 factors to 10 bits
 
 
-def numbers(a):
+def numbers(a) -> Any:
     """An array as numbers, if it is small."""
     if a.ndim == 0 or max(a.shape) > SMALL:
         return a
     return [numbers(a[i]) for i in range(a.shape[0])]
 
 
-def array(a):
+def array(a) -> Any:
     """The array of numbers."""
     return jnp.stack([array(x) for x in a]) if isinstance(a, list) else a
 
 
-def lanes(a: Float[Array, "many rows *columns"]):
+def lanes(a) -> Any:
     """Many small arrays as numbers which are vectors over the many."""
     return a if max(a.shape[1:]) > SMALL else _listed(jnp.moveaxis(a, 0, -1))
 
 
-def many(a) -> Float[Array, "many rows *columns"]:
+def many(a) -> Any:
     """The array that was made lanes."""
     return jnp.moveaxis(array(a), -1, 0) if isinstance(a, list) else a
 
 
-def _listed(a):
+def _listed(a) -> Any:
     return a if a.ndim == 1 else [_listed(x) for x in a]
 
 
-def plus(a, b):
+def plus(a, b) -> Any:
     return jax.tree.map(jnp.add, a, b)
 
 
-def minus(a, b):
+def minus(a, b) -> Any:
     return jax.tree.map(jnp.subtract, a, b)
 
 
-def transposed(a):
+def transposed(a) -> Any:
     if isinstance(a, list):
         return [list(column) for column in zip(*a, strict=True)]
     return jnp.swapaxes(a, -1, -2)
 
 
-def symmetric(a):
+def symmetric(a) -> Any:
     return jax.tree.map(lambda x, y: (x + y) / 2, a, transposed(a))
 
 
-def product(a, b):
+def product(a, b) -> Any:
     """a b."""
     if isinstance(a, list):
         columns = transposed(b)
@@ -72,7 +73,7 @@ def product(a, b):
     return jnp.matmul(a, b, precision=HIGHEST)
 
 
-def apply(a, v):
+def apply(a, v) -> Any:
     """a v for a vector v."""
     if isinstance(a, list):
         return [_dot(row, v) for row in a]
@@ -81,31 +82,31 @@ def apply(a, v):
     return jnp.matmul(a, v[..., None], precision=HIGHEST)[..., 0]
 
 
-def scaled(d, a):
+def scaled(d, a) -> Any:
     """diag(d) a for a vector or matrix a."""
     if isinstance(d, list):
         return [jax.tree.map(lambda x, y=y: x * y, row) for y, row in zip(d, a, strict=True)]
     return d.reshape(d.shape + (1,) * (a.ndim - d.ndim)) * a
 
 
-def inner(u, v):
+def inner(u, v) -> Any:
     """u' v for vectors."""
     return _dot(u, v) if isinstance(u, list) else jnp.sum(u * v, -1)
 
 
-def square(a):
+def square(a) -> Any:
     """a a'."""
     return product(a, transposed(a))
 
 
-def one_plus(a):
+def one_plus(a) -> Any:
     """I + a."""
     if isinstance(a, list):
         return [[x + 1 if i == j else x for j, x in enumerate(row)] for i, row in enumerate(a)]
     return a + jnp.eye(a.shape[-1], dtype=a.dtype)
 
 
-def guarded(a):
+def guarded(a) -> Any:
     """a with its diagonal raised by rounding, so that it has a Cholesky factor although it was rounded."""
     n = len(a) if isinstance(a, list) else a.shape[-1]
     dtype = jnp.result_type(jax.tree.leaves(a)[0])
@@ -115,7 +116,7 @@ def guarded(a):
     return jnp.where(jnp.eye(n, dtype=bool), a * more, a)
 
 
-def cholesky(a):
+def cholesky(a) -> Any:
     """Lower triangular L with L L' = a, from the lower triangle of a; NaN where a is not positive
     definite.
     """
@@ -132,7 +133,7 @@ def cholesky(a):
     return L
 
 
-def solve_lower(L, b):
+def solve_lower(L, b) -> Any:
     """L^-1 b for a matrix b."""
     if isinstance(L, list):
         x = [list(row) for row in b]
@@ -145,7 +146,7 @@ def solve_lower(L, b):
     return lax.linalg.triangular_solve(L, b, left_side=True, lower=True)
 
 
-def solve_upper_vector(L, v):
+def solve_upper_vector(L, v) -> Any:
     """L'^-1 v of a lower triangular L."""
     if isinstance(L, list):
         x = list(v)
@@ -158,14 +159,14 @@ def solve_upper_vector(L, v):
     return lax.linalg.triangular_solve(L, v[:, None], left_side=True, lower=True, transpose_a=True)[:, 0]
 
 
-def solve_upper(L, b):
+def solve_upper(L, b) -> Any:
     """L'^-1 b for a matrix b and lower triangular L."""
     if isinstance(L, list) or L.shape[-1] > MEDIUM:
         return product(transposed(inverse_lower(L)), b)
     return lax.linalg.triangular_solve(L, b, left_side=True, lower=True, transpose_a=True)
 
 
-def inverse_lower(L):
+def inverse_lower(L) -> Any:
     """L^-1 of a lower triangular L, by halves: solving with many columns takes BLAS several times as long."""
     if isinstance(L, list):
         n = len(L)
@@ -191,14 +192,14 @@ def inverse_lower(L):
     return jnp.concatenate([jnp.concatenate([first, above], -1), jnp.concatenate([corner, second], -1)], -2)
 
 
-def log_determinant(L):
+def log_determinant(L) -> Any:
     """log det L of a triangular L: a number, or one for each of many."""
     if isinstance(L, list):
         return sum(jnp.log(L[i][i]) for i in range(len(L)))
     return jnp.sum(jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)), -1)
 
 
-def _dot(x, y):
+def _dot(x, y) -> Any:
     """sum_i x_i y_i."""
     total = 0.0
     for i, (p, q) in enumerate(zip(x, y, strict=True)):

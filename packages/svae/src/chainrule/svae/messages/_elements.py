@@ -4,14 +4,16 @@ A piece is one potential of the state x that enters it, and then one step to the
 
     exp( w'U x - |U x|^2 / 2 ) N( x' ; A x + b , C ) ,
 
-as a single frame with the step after it is. So a piece is a coarser frame of the same kind, and pieces multiply: with
-N N' = C_1, K K' = I + U_2 C_1 U_2' and V = K^-1 U_2, the state between two pieces is integrated out by
+as a single frame with the step after it is. So a piece is a coarser frame of the same kind, and pieces
+multiply: with N N' = C_1, K K' = I + U_2 C_1 U_2' and V = K^-1 U_2, the state between two pieces is
+integrated out by
 
     J = U_1'U_1 + A_1' V'V A_1 ,   h = U_1'w_1 + A_1' V' K^-1 (w_2 - U_2 b_1) ,
     F F' = (C_1^-1 + U_2'U_2)^-1 ,   A = A_2 (I - F F' U_2'U_2) A_1 ,   C = A_2 F F' A_2' + C_2 ,
     b = A_2 (b_1 + F F' U_2'(w_2 - U_2 b_1)) + b_2 .
 
-Prefixes of the product, put after the prior, give what is predicted of every state; the rest each frame does by itself.
+Prefixes of the product, put after the prior, give what is predicted of every state; the rest each frame does
+by itself.
 
 Source: Särkkä and García-Fernández, Temporal parallelization of Bayesian smoothers, 2021, in other variables.
 """

@@ -261,7 +261,7 @@ def _prepared(name, hmm, l, mask: Bool[Array, " frames"] | None, horizon=0):
     if hmm.log_initial.shape != (states,) or shape not in ((states, states), (steps, states, states)):
         raise ValueError(
             f"{name}: for log_likelihoods {l.shape}, log_initial must be {(states,)} and is "
-            f"{hmm.log_initial.shape}, log_transition must be {(states, states)} or {(steps, states, states)} "
-            f"and is {shape}"
+            f"{hmm.log_initial.shape}, log_transition must be {(states, states)} or "
+            f"{(steps, states, states)} and is {shape}"
         )
     return l if mask is None else jnp.where(mask[:, None], l, 0)

@@ -3,7 +3,7 @@
     Potentials(J, h)                 an encoder's: full precisions, or their diagonals
     observe(y, C, R)                 of linear observations with Gaussian noise; frames or entries may be
                                      missing masked(potentials, mask)         frames that say nothing
-    expected_dynamics(...)           dynamics under a posterior of their parameters, and what that adds to J
+    expected_dynamics(K, L, N)       dynamics of expected natural parameters, and what they add to J
 
 The potential of frame t is
 
@@ -141,3 +141,35 @@ def masked(potentials: Potentials, mask: Bool[Array, " frames"]) -> Potentials:
     """
     keep = lambda x: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, 0) if x is not None else None
     return Potentials(*(keep(x) for x in potentials))
+
+
+def expected_dynamics(
+    precision: Float[Array, "dim dim"], across: Float[Array, "dim dim"], before: Float[Array, "dim dim"]
+) -> tuple[Float[Array, "dim dim"], Float[Array, "dim dim"], Float[Array, "dim dim"]]:
+    """Ordinary dynamics for expected natural parameters, and the precision that is left over.
+
+    Where A and Q have a posterior of their own, the factor between two states is, in expectation,
+
+        exp( - x_{t+1}' E[Q^-1] x_{t+1} / 2 + x_{t+1}' E[Q^-1 A] x_t - x_t' E[A' Q^-1 A] x_t / 2 ) ,
+
+    and completing the square makes of it that of A = E[Q^-1]^-1 E[Q^-1 A], Q = E[Q^-1]^-1, and a potential:
+
+        E[A' Q^-1 A] - A' Q^-1 A   is to be added to J_t of every frame but the last, an exact identity.
+
+    Under a matrix normal inverse Wishart posterior this is dim times the column covariance of A. Where that is at
+    hand, use it, for the difference here cancels if Q is small. The normaliser of the factor, E log |Q| in
+    particular, is the caller's: log Z is that of N(x_{t+1}; A x_t, Q), with log |Q| of this Q.
+
+    Args:
+        precision: E[Q^-1].
+        across: E[Q^-1 A].
+        before: E[A' Q^-1 A].
+
+    Returns:
+        A, Q and the precision to be added.
+    """
+    root = jnp.linalg.cholesky(precision)
+    eye = jnp.eye(len(precision), dtype=precision.dtype)
+    whitened = dense.solve_lower(root, across)
+    Q = dense.solve_upper(root, dense.solve_lower(root, eye))
+    return dense.solve_upper(root, whitened), dense.symmetric(Q), before - dense.product(whitened.T, whitened)
