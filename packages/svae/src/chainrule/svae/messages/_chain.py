@@ -121,7 +121,7 @@ def times(J, x):
 def along(step, carry, steps: Steps, length, *frames):
     """lax.scan of step(carry, *frames', steps'), where parameters of steps have an axis of time or not."""
     moves = steps.A.ndim == 3, steps.Q.ndim == 3, steps.b.ndim == 2
-    moving = Steps(*(x if yes else None for x, yes in zip(steps, moves, strict=True)))
+    moving = tuple(x if yes else None for x, yes in zip(steps, moves, strict=True))
 
     def body(carry, now):
         *here, now = now

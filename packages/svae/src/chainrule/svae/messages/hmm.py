@@ -172,8 +172,9 @@ def _log_normaliser(log_initial, log_transition, l, method):
 
 
 def _pushforward(method, primals, tangents):
-    marginals, pairs, log_normaliser = _smoothed(*primals, method)
-    of_transition = pairs if primals[1].ndim == 3 else jnp.sum(pairs, 0)
+    log_initial, log_transition, l = primals
+    marginals, pairs, log_normaliser = _smoothed(log_initial, log_transition, l, method)
+    of_transition = pairs if log_transition.ndim == 3 else jnp.sum(pairs, 0)
     inner = lambda dot, found: 0.0 if isinstance(dot, SymbolicZero) else jnp.sum(dot * found)
     found = marginals[0], of_transition, marginals
     return log_normaliser, sum(inner(dot, x) for dot, x in zip(tangents, found, strict=True))

@@ -14,7 +14,7 @@ centre c_t it is zero. A centre near the mode keeps the log normaliser exact whe
 its terms of the size of h' J^-1 h cancel.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -139,7 +139,10 @@ def masked(potentials: Potentials, mask: Bool[Array, " frames"]) -> Potentials:
     What stood there may be NaN. The precisions of frames become those of each sequence's own under
     jax.vmap, if the mask is one of each sequence's own.
     """
-    keep = lambda x: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, 0) if x is not None else None
+
+    def keep(x) -> Any:
+        return None if x is None else jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
+
     return Potentials(*(keep(x) for x in potentials))
 
 
