@@ -58,7 +58,10 @@ def transposed(a) -> Any:
 
 
 def symmetric(a) -> Any:
-    return jax.tree.map(lambda x, y: (x + y) / 2, a, transposed(a))
+    if isinstance(a, list):  # one number for both places: computed twice, it may be rounded differently
+        half = [[(a[i][j] + a[j][i]) / 2 for j in range(i + 1)] for i in range(len(a))]
+        return [[half[max(i, j)][min(i, j)] for j in range(len(a))] for i in range(len(a))]
+    return (a + transposed(a)) / 2
 
 
 def product(a, b) -> Any:

@@ -157,7 +157,7 @@ def expected_dynamics(
 
     and completing the square makes of it that of A = E[Q^-1]^-1 E[Q^-1 A], Q = E[Q^-1]^-1, and a potential:
 
-        E[A' Q^-1 A] - A' Q^-1 A   is to be added to J_t of every frame but the last, an exact identity.
+        E[A' Q^-1 A] - A' Q^-1 A   is to be added to J_t of every frame but the last, exactly.
 
     Under a matrix normal inverse Wishart posterior this is dim times the column covariance of A. Where that is at
     hand, use it, for the difference here cancels if Q is small. The normaliser of the factor, E log |Q| in
