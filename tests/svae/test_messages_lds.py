@@ -1,4 +1,6 @@
-"""Linear dynamical systems, beside the joint Gaussian of all states, conditioned by brute force in float64."""
+"""Linear dynamical systems, beside the joint Gaussian of all states, conditioned by brute force in
+float64.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from chainrule.svae.messages import (
 )
 from chainrule.svae.messages import lds_smoother as smoother
 
-lds_smoother = jax.jit(smoother)
+lds_smoother = jax.jit(smoother, static_argnames="method")
 
 T, D = 7, 3
 CLOSE = dict(rtol=1e-9, atol=1e-9)
@@ -112,6 +114,29 @@ def test_smoother_is_the_conditioned_joint_gaussian(case):
     check_smoothed(lds_smoother(lds, potentials), oracle(lds, potentials))
 
 
+@pytest.mark.parametrize("method", ["chunked", "associative"])
+@pytest.mark.parametrize("case", [dict(varying=True), dict(T=1), dict(D=6, T=5, diagonal=True)], ids=str)
+def test_parallel_smoothers_are_the_conditioned_joint_gaussian(method, case):
+    size = {k: v for k, v in case.items() if k in "TD"}
+    lds = system(varying=case.get("varying", False), **size)
+    potentials = potentials_of(diagonal=case.get("diagonal", False), **size)
+    check_smoothed(lds_smoother(lds, potentials, method=method), oracle(lds, potentials))
+
+
+@pytest.mark.parametrize("method", ["chunked", "associative"])
+def test_parallel_samples_and_gradients_are_the_sequential_ones(method):
+    lds, potentials = system(), potentials_of()
+    mask = jnp.arange(T) != 2
+    draw = jax.jit(
+        lambda method: lds_sample(jax.random.key(0), lds, potentials, 2, mask=mask, method=method),
+        static_argnums=0,
+    )
+    np.testing.assert_allclose(draw(method), draw("sequential"), **CLOSE)
+    slope = jax.jit(jax.grad(lambda *args: lds_log_normaliser(*args[:2], method=method), (0, 1)))
+    expected = jax.jit(jax.grad(loss, (0, 1)))(lds, potentials)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), slope(lds, potentials), expected)
+
+
 def test_actions_move_the_mean():
     lds = system(actions=2, varying=True)
     actions = jnp.asarray(np.random.default_rng(3).normal(size=(T - 1, 2)))
@@ -168,7 +193,9 @@ def loss(lds, potentials):
 def test_derivatives_of_the_log_normaliser_in_both_modes(diagonal):
     symmetric = lambda p: p._replace(J=(p.J + p.J.swapaxes(-1, -2)) / 2) if not diagonal else p
     f = lambda lds, p: lds_log_normaliser(lds, symmetric(p))
-    check_derivatives(jax.jit(f), (system(T=4, D=2, varying=diagonal), potentials_of(T=4, D=2, diagonal=diagonal)))
+    check_derivatives(
+        jax.jit(f), (system(T=4, D=2, varying=diagonal), potentials_of(T=4, D=2, diagonal=diagonal))
+    )
 
 
 def test_gradient_is_the_expected_statistics():
@@ -185,7 +212,9 @@ def test_gradient_is_the_expected_statistics():
 def test_samples_have_the_moments_of_the_smoother():
     n = 20_000
     lds, potentials = system(), potentials_of()
-    paths = np.asarray(jax.jit(lds_sample, static_argnums=3)(jax.random.key(0), lds, potentials, n)).reshape(n, -1)
+    paths = np.asarray(jax.jit(lds_sample, static_argnums=3)(jax.random.key(0), lds, potentials, n)).reshape(
+        n, -1
+    )
     mean, cov, _ = oracle(lds, potentials)
     cov = cov.reshape(T * D, T * D)
     sd = np.sqrt(np.diag(cov))

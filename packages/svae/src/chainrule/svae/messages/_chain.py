@@ -1,7 +1,8 @@
-"""The two passes over a chain of Gaussians: forward to filtered moments, backward to smoothed ones or to samples.
+"""The two passes over a chain of Gaussians: forward to filtered moments, backward to smoothed ones or to
+samples.
 
-Step t leads from frame t to frame t + 1. There are as many steps as frames: the last leads to a frame beyond the
-end which nobody has seen, so that frames are all alike.
+Step t leads from frame t to frame t + 1. There are as many steps as frames: the last leads to a frame
+beyond the end which nobody has seen, so that frames are all alike.
 
 Forward, with L L' the predicted covariance, m its mean, J, h and c of the frame's potential:
 
@@ -11,9 +12,12 @@ Forward, with L L' the predicted covariance, m its mean, J, h and c of the frame
 Backward, with G = F F' A' (next covariance)^-1 and E = I - G A, all covariances are sums of squares:
 
     left   = E F (E F)' + G Q G'                 of x_t when x_{t+1} is known
-    smoothed covariance  left + G (that of t + 1) G' ,   smoothed mean  filtered + G (that of t + 1 - next mean)
+    smoothed covariance  left + G (that of t + 1) G' ,   smoothed mean  filtered + G (that of t + 1 - next
+                         mean)
 
-Rounding in G enters their sum by its square only, however small Q is.
+Rounding in G enters their sum by its square only, however small Q is. What a frame adds to log Z is
+evaluated at the filtered mean, where potential and prior are both near their largest: elsewhere large terms
+cancel.
 """
 
 from typing import NamedTuple
@@ -24,6 +28,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from chainrule.svae.messages import _dense as dense
+from chainrule.svae.messages._elements import Affine, combine, combine_affine, element
+from chainrule.svae.messages._prefixes import prefixes
 
 
 class Steps(NamedTuple):
@@ -44,7 +50,12 @@ class Frames(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """F and mean: square root of the filtered covariance, and the mean; next_L, next_mean: as predicted from there."""
+    """What the forward pass leaves.
+
+    F, mean            square root of the filtered covariance, and the mean
+    next_L, next_mean  Cholesky factor and mean of what is predicted from there
+    log_normaliser     what the frame adds to log Z
+    """
 
     F: Float[Array, "frames dim dim"]
     mean: Float[Array, "frames dim"]
@@ -61,27 +72,56 @@ class Gains(NamedTuple):
     left: Float[Array, "frames dim dim"]
 
 
-def predicted_root(P: Float[Array, "*frames dim dim"]) -> Float[Array, "*frames dim dim"]:
-    """A Cholesky factor of P, or of P + rounding where rounding has made P indefinite."""
-    n = P.shape[-1]
-    guard = n * jnp.finfo(P.dtype).eps * jnp.diagonal(P, axis1=-2, axis2=-1)
-    return dense.cholesky(P + guard[..., None] * jnp.eye(n, dtype=P.dtype))
-
-
 def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
+    if method != "sequential":
+        return _forward_at_once(m, P, steps, frames, method)
+
     def frame(carry, potential, step):
         L, m = carry
-        F, mean, log_normaliser = update(L, m, potential)
-        L, m = predict(F, mean, step)
-        return (L, m), Filtered(F, mean, L, m, log_normaliser)
+        F, mean, log_normaliser = update(L, m, Frames(*(dense.numbers(x) for x in potential)))
+        L, m = predict(F, mean, Steps(*(dense.numbers(x) for x in step)))
+        return (L, m), Filtered(*(dense.array(x) for x in (F, mean, L, m, log_normaliser)))
 
-    return along(frame, (predicted_root(P), m), steps, None, frames)[1]
+    start = dense.cholesky(dense.guarded(dense.numbers(P))), dense.numbers(m)
+    return along(frame, start, steps, None, frames)[1]
+
+
+def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
+    """Prefixes say what is predicted of each state; then all frames are filtered side by side."""
+    every = Steps(
+        *(jnp.broadcast_to(x, (len(frames.h), *x.shape[-n:])) for x, n in zip(steps, (2, 2, 1), strict=True))
+    )
+    h = frames.h + times(frames.J, frames.centre)
+    pieces = jax.vmap(element)(frames.J, h, every.A, every.b, every.Q)
+    before = prefixes(combine, jax.tree.map(lambda x: x[:-1], pieces), method) if len(h) > 1 else pieces
+    root = dense.cholesky(dense.guarded(P))
+
+    def predicted(piece):
+        potential = Frames(
+            dense.square(piece.U.T), dense.apply(piece.U.T, piece.w), jnp.zeros_like(m), jnp.zeros_like(m[0])
+        )
+        F, mean, _ = update(root, m, potential)
+        return predict(F, mean, Steps(piece.A, piece.C, piece.b))
+
+    L, means = jax.vmap(predicted)(before)
+    L, means = (jnp.concatenate([x[None], y])[: len(h)] for x, y in ((root, L), (m, means)))
+
+    def frame(L, m, potential, step):
+        F, mean, log_normaliser = update(L, m, potential)
+        return Filtered(F, mean, *predict(F, mean, step), log_normaliser)
+
+    return jax.vmap(frame)(L, means, frames, every)
+
+
+def times(J, x):
+    """J x for all frames, J being full or diagonal."""
+    return J * x if J.ndim == 2 else dense.many(dense.apply(dense.lanes(J), dense.lanes(x)))
 
 
 def along(step, carry, steps: Steps, length, *frames):
     """lax.scan of step(carry, *frames', steps'), where parameters of steps have an axis of time or not."""
-    moves = Steps(steps.A.ndim == 3, steps.Q.ndim == 3, steps.b.ndim == 2)
-    moving = Steps(*(x if yes else None for x, yes in zip(steps, moves, strict=True)))
+    moves = steps.A.ndim == 3, steps.Q.ndim == 3, steps.b.ndim == 2
+    moving = tuple(x if yes else None for x, yes in zip(steps, moves, strict=True))
 
     def body(carry, now):
         *here, now = now
@@ -92,64 +132,92 @@ def along(step, carry, steps: Steps, length, *frames):
 
 
 def update(L, m, potential: Frames):
+    """Square root of the filtered covariance, filtered mean, and what the frame adds to log Z."""
     J, h, centre, log_scale = potential
-    JL = J[:, None] * L if J.ndim == 1 else dense.product(J, L)
-    K = dense.cholesky(jnp.eye(L.shape[-1], dtype=L.dtype) + dense.product(L.T, JL))
-    F = dense.solve_lower(K, L.T).T
-    off = m - centre
-    J_off = J * off if J.ndim == 1 else dense.apply(J, off)
-    pull = dense.apply(F.T, h - J_off)
-    log_normaliser = log_scale + jnp.sum((h - J_off / 2) * off) + jnp.sum(pull**2) / 2 - dense.log_diagonal(K)
-    return F, m + dense.apply(F, pull), log_normaliser
+    is_diagonal = not isinstance(J[0], list) if isinstance(J, list) else J.ndim == 1
+    times_J = dense.scaled if is_diagonal else dense.product
+    apply_J = dense.scaled if is_diagonal else dense.apply
+    across = dense.transposed(L)
+    K = dense.cholesky(dense.one_plus(dense.product(across, times_J(J, L))))
+    Ft = dense.solve_lower(K, across)
+    F = dense.transposed(Ft)
+    pull = dense.apply(Ft, dense.minus(h, apply_J(J, dense.minus(m, centre))))
+    mean = dense.plus(m, dense.apply(F, pull))
+    off = dense.minus(mean, centre)
+    whitened = dense.solve_upper_vector(K, pull)  # L^-1 (mean - m)
+    exponent = dense.inner(h, off) - (dense.inner(apply_J(J, off), off) + dense.inner(whitened, whitened)) / 2
+    return F, mean, log_scale + exponent - dense.log_determinant(K)
 
 
 def predict(F, mean, step: Steps):
-    P = dense.square(dense.product(step.A, F)) + step.Q
-    return predicted_root(P), dense.apply(step.A, mean) + step.b
+    """Cholesky factor of the covariance of the next state, and its mean."""
+    P = dense.plus(dense.square(dense.product(step.A, F)), step.Q)
+    return dense.cholesky(dense.guarded(P)), dense.plus(dense.apply(step.A, mean), step.b)
 
 
 def gains(filtered: Filtered, steps: Steps) -> Gains:
-    F, L = filtered.F, filtered.next_L
-    A = jnp.broadcast_to(steps.A, F.shape)
-    Q = jnp.broadcast_to(steps.Q, F.shape)
-    AP = dense.product(dense.product(A, F), dense.transposed(F))
-    G = dense.transposed(dense.solve_upper(L, dense.solve_lower(L, AP)))
-    EF = F - dense.product(G, dense.product(A, F))
-    left = dense.square(EF) + dense.product(dense.product(G, Q), dense.transposed(G))
-    return Gains(G, EF, left)
+    F = filtered.F
+    A, Q = (dense.lanes(jnp.broadcast_to(x, F.shape)) for x in (steps.A, steps.Q))
+    F, L = dense.lanes(F), dense.lanes(filtered.next_L)
+    W = dense.product(A, F)
+    Gt = dense.solve_upper(L, dense.solve_lower(L, dense.product(W, dense.transposed(F))))
+    G = dense.transposed(Gt)
+    EF = dense.minus(F, dense.product(G, W))
+    left = dense.plus(dense.square(EF), dense.product(dense.product(G, Q), Gt))
+    return Gains(*(dense.many(x) for x in (G, EF, left)))
 
 
 def backward_covariances(filtered: Filtered, gains: Gains, method: str):
     """Smoothed covariances, and those of each frame with the next."""
+    end = dense.square(filtered.next_L[-1])
+    if method != "sequential":
+        nothing = jnp.zeros_like(filtered.mean)
+        G, _, C = _backward_at_once(gains.G, nothing, gains.left, method)
+        P = dense.symmetric(
+            C + dense.product(dense.product(G, jnp.broadcast_to(end, G.shape)), dense.transposed(G))
+        )
+        return P, dense.product(gains.G, jnp.concatenate([P[1:], end[None]]))
 
-    def frame(P, gain):
-        cross = dense.product(gain.G, P)
-        P = dense.symmetric(gain.left + dense.product(cross, gain.G.T))
-        return P, (P, cross)
+    def frame(P, now):
+        G, left = (dense.numbers(x) for x in now)
+        cross = dense.product(G, P)
+        P = dense.symmetric(dense.plus(left, dense.product(cross, dense.transposed(G))))
+        return P, (dense.array(P), dense.array(cross))
 
-    return lax.scan(frame, dense.square(filtered.next_L[-1]), gains, reverse=True)[1]
+    return lax.scan(frame, dense.numbers(end), (gains.G, gains.left), reverse=True)[1]
 
 
 def backward_means(filtered: Filtered, G, method: str) -> Float[Array, "frames dim"]:
-    def frame(mean, now):
-        G, here, ahead = now
-        mean = here + dense.apply(G, mean - ahead)
-        return mean, mean
-
     now = G, filtered.mean, filtered.next_mean
-    return lax.scan(frame, filtered.next_mean[-1], now, reverse=True)[1]
+    if method != "sequential":
+        # what smoothing adds to the mean of t is G times what it adds to t + 1, and a jump
+        jumps = jnp.concatenate([filtered.mean[1:], filtered.next_mean[-1:]]) - filtered.next_mean
+        return filtered.mean + _backward_at_once(G, dense.apply(G, jumps), jnp.zeros_like(G), method).mean
+
+    def frame(mean, now):
+        G, here, ahead = (dense.numbers(x) for x in now)
+        mean = dense.plus(here, dense.apply(G, dense.minus(mean, ahead)))
+        return mean, dense.array(mean)
+
+    return lax.scan(frame, dense.numbers(filtered.next_mean[-1]), now, reverse=True)[1]
 
 
 def backward_deviations(filtered: Filtered, gains: Gains, steps: Steps, state, noise, method: str):
-    """A path less its mean, of standard normal numbers (frames, dim) for the states and for the process noise."""
+    """A path less its mean, of standard normal numbers (frames, dim) for states and process noise."""
     Q_root = jnp.broadcast_to(dense.cholesky(steps.Q), gains.G.shape)
     kicks = dense.apply(gains.EF, state) - dense.apply(gains.G, dense.apply(Q_root, noise))
-    last = dense.apply(filtered.F[-1], state[-1])
-    kicks = kicks.at[-1].set(last)
+    kicks = kicks.at[-1].set(dense.apply(filtered.F[-1], state[-1]))
+    if method != "sequential":
+        return _backward_at_once(gains.G, kicks, jnp.zeros_like(gains.G), method).mean
 
     def frame(ahead, now):
-        G, kick = now
-        here = dense.apply(G, ahead) + kick
-        return here, here
+        G, kick = (dense.numbers(x) for x in now)
+        here = dense.plus(dense.apply(G, ahead), kick)
+        return here, dense.array(here)
 
-    return lax.scan(frame, jnp.zeros_like(last), (gains.G, kicks), reverse=True)[1]
+    start = dense.numbers(jnp.zeros_like(kicks[-1]))
+    return lax.scan(frame, start, (gains.G, kicks), reverse=True)[1]
+
+
+def _backward_at_once(G, mean, C, method) -> Affine:
+    return prefixes(combine_affine, Affine(G, mean, C), method, reverse=True)

@@ -1,14 +1,15 @@
 """log Z of a chain of Gaussians, whose derivative is a sum of smoothed statistics.
 
-With z_t = (P_t)^-1 (smoothed mean - predicted mean) and S_t = z_t z_t' + P_t^-1 (smoothed - predicted covariance) P_t^-1
-for the predicted covariance P_t of frame t,
+With z_t = (P_t)^-1 (smoothed mean - predicted mean) and S_t = z_t z_t' + P_t^-1 (smoothed - predicted
+covariance) P_t^-1 for the predicted covariance P_t of frame t,
 
-    d log Z = sum_t  log_scale_t' - <J_t', E (x - c)(x - c)'> / 2 + <h_t', E (x - c)> + <c_t', J E (x - c) - h>
+    d log Z = sum_t  log_scale_t' - <J_t', E (x - c)(x - c)'> / 2 + <h_t', E (x - c)> + <c_t', J E (x - c) -
+    h>
             + sum_t  <b_t', z_{t+1}> + <Q_t', S_{t+1}> / 2 + <A_t', z_{t+1} mean_t' + S_{t+1} A_t P_t|t>
             + <m', z_1> + <P', S_1> / 2 ,
 
-a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and made of
-operations that JAX can differentiate, so that both modes work, to any order.
+a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and
+made of operations that JAX can differentiate, so that both modes work, to any order.
 """
 
 from functools import partial
@@ -33,7 +34,7 @@ def _pushforward(method, primals, tangents):
     gains = chain.gains(filtered, steps)
     covariance, _ = chain.backward_covariances(filtered, gains, method)
     mean = chain.backward_means(filtered, gains.G, method)
-    roots = jnp.concatenate([chain.predicted_root(P)[None], filtered.next_L[:-1]])
+    roots = jnp.concatenate([dense.cholesky(dense.guarded(P))[None], filtered.next_L[:-1]])
     z, S = _scores(roots, mean - jnp.concatenate([m[None], filtered.next_mean[:-1]]), covariance)
 
     m_dot, P_dot, steps_dot, frames_dot = tangents
@@ -47,10 +48,9 @@ def _pushforward(method, primals, tangents):
     off = mean - frames.centre
     if frames.J.ndim == 2:
         of_J = lambda: -(jnp.diagonal(covariance, axis1=1, axis2=2) + off**2) / 2
-        pull = lambda: frames.J * off - frames.h
     else:
         of_J = lambda: -(covariance + off[:, :, None] * off[:, None, :]) / 2
-        pull = lambda: dense.apply(frames.J, off) - frames.h
+    pull = lambda: chain.times(frames.J, off) - frames.h
     terms += [
         _inner(frames_dot.J, of_J),
         _inner(frames_dot.h, lambda: off),
@@ -66,18 +66,21 @@ log_normaliser.defjvp(_pushforward, symbolic_zeros=True)
 def _scores(roots, shift, covariance):
     """z and S of the module's formula, with P = L L'."""
     eye = jnp.broadcast_to(jnp.eye(shift.shape[-1], dtype=shift.dtype), roots.shape)
-    inverse = dense.solve_lower(roots, eye)
-    z = dense.apply(dense.transposed(inverse), dense.apply(inverse, shift))
-    whitened = dense.product(dense.product(inverse, covariance), dense.transposed(inverse)) - eye
-    S = dense.product(dense.product(dense.transposed(inverse), whitened), inverse)
+    L, shift, covariance, eye = (dense.lanes(x) for x in (roots, shift, covariance, eye))
+    inverse = dense.inverse_lower(L)
+    across = dense.transposed(inverse)
+    z = dense.many(dense.apply(across, dense.apply(inverse, shift)))
+    whitened = dense.minus(dense.product(dense.product(inverse, covariance), across), eye)
+    S = dense.many(dense.product(dense.product(across, whitened), inverse))
     return z, S + z[:, :, None] * z[:, None, :]
 
 
 def _of_dynamics(z, S, filtered: chain.Filtered, A):
     F = filtered.F[:-1]
-    A = jnp.broadcast_to(A[:-1] if A.ndim == 3 else A, F.shape)
-    moved = dense.product(dense.product(A, F), dense.transposed(F))
-    return z[1:, :, None] * filtered.mean[:-1, None, :] + dense.product(S[1:], moved)
+    A = dense.lanes(jnp.broadcast_to(A[:-1] if A.ndim == 3 else A, F.shape))
+    S, F = dense.lanes(S[1:]), dense.lanes(F)
+    moved = dense.many(dense.product(dense.product(S, dense.product(A, F)), dense.transposed(F)))
+    return z[1:, :, None] * filtered.mean[:-1, None, :] + moved
 
 
 def _inner(dot, statistic):

@@ -8,22 +8,24 @@
     lds_sample(key, lds, potentials, n)      paths of the posterior
     lds_forecast(lds, potentials, horizon)   moments of the states that follow
 
-All take one sequence, and jax.vmap takes them to batches: over potentials, parameters, actions, masks or any of them.
-What does not depend on a batched argument is computed once: with parameters and precisions shared, so are covariances.
+All take one sequence, and jax.vmap takes them to batches: over potentials, parameters, actions, masks or
+any of them. What does not depend on a batched argument is computed once: with parameters and precisions
+shared, so are covariances.
 
-Covariances go forward in square roots, of prior moments and of the precision of a frame: no inverse of Q is taken, and
-I + L'JL has no eigenvalue below one.
+Covariances go forward in square roots, of prior moments and of the precision of a frame: no inverse of Q is
+taken, and I + L'JL has no eigenvalue below one.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from chainrule.svae.messages import _chain as chain
 from chainrule.svae.messages import _dense as dense
 from chainrule.svae.messages._normaliser import log_normaliser
+from chainrule.svae.messages._prefixes import chosen
 from chainrule.svae.messages.potentials import Potentials, masked
 
 
@@ -88,29 +90,36 @@ def lds_log_normaliser(
 ) -> Float[Array, ""]:
     """log Z; with potentials from `observe`, the log-density of what was seen.
 
-    Its gradient is smoothed statistics, computed as such and not by going back through the filter: with respect to
-    h it is the mean less the centre, to J minus half the second moment. Forward and reverse mode both work, to any
-    order. Arguments as for `lds_smoother`.
+    Its gradient is smoothed statistics, computed as such and not by going back through the filter: with
+    respect to h it is the mean less the centre, to J minus half the second moment. Forward and reverse mode
+    both work, to any order. Arguments as for `lds_smoother`.
     """
-    return log_normaliser(*_prepared("lds_log_normaliser", lds, potentials, actions, mask), method)
+    return log_normaliser(
+        *_prepared("lds_log_normaliser", lds, potentials, actions, mask), chosen("lds_log_normaliser", method)
+    )
 
 
-def lds_smoother(lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto") -> Smoothed:
+def lds_smoother(
+    lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto"
+) -> Smoothed:
     """Moments of all states given all frames.
 
     Args:
         lds: parameters.
         potentials: one for each frame.
         actions: (frames - 1, actions), that of step t leads from frame t to t + 1; needs lds.B.
-        mask: (frames,) of bools, false where a frame says nothing. A sequence that ended early is one whose last
+        mask: (frames,) of bools, false where a frame says nothing. A sequence that ended early is one whose
+            last
             frames are masked.
-        method: how to go along the chain. "sequential" is frame by frame. "chunked" cuts the chain into pieces of
+        method: how to go along the chain. "sequential" is frame by frame. "chunked" cuts the chain into
+            pieces of
             about the root of its length and goes along all of them at once. "associative" is a prefix sum, in
             log2(frames) rounds. "auto" is sequential on a CPU and associative elsewhere.
 
     Raises:
         ValueError: if shapes disagree, actions come without B or method is another word.
     """
+    method = chosen("lds_smoother", method)
     m, P, steps, frames = _prepared("lds_smoother", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
     gains = chain.gains(filtered, steps)
@@ -119,8 +128,11 @@ def lds_smoother(lds: LDS, potentials: Potentials, *, actions=None, mask=None, m
     return Smoothed(mean, covariance, cross[:-1], jnp.sum(filtered.log_normaliser))
 
 
-def lds_filter(lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto") -> Filtered:
+def lds_filter(
+    lds: LDS, potentials: Potentials, *, actions=None, mask=None, method: str = "auto"
+) -> Filtered:
     """Moments of each state given the frames so far. Arguments as for `lds_smoother`."""
+    method = chosen("lds_filter", method)
     m, P, steps, frames = _prepared("lds_filter", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
     predicted_mean = jnp.concatenate([m[None], filtered.next_mean[:-1]])
@@ -141,9 +153,10 @@ def lds_sample(
 ) -> Float[Array, "n frames dim"]:
     """n independent paths of the posterior, differentiable in the parameters and potentials.
 
-    A path is the smoothed mean and a deviation that runs backward: a draw of the filtered state and of the process
-    noise, corrected for what is known of the next state. Arguments as for `lds_smoother`.
+    A path is the smoothed mean and a deviation that runs backward: a draw of the filtered state and of the
+    process noise, corrected for what is known of the next state. Arguments as for `lds_smoother`.
     """
+    method = chosen("lds_sample", method)
     m, P, steps, frames = _prepared("lds_sample", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
     gains = chain.gains(filtered, steps)
@@ -167,17 +180,20 @@ def lds_forecast(
 ) -> Forecast:
     """Moments of the `horizon` states that follow the last frame.
 
-    Arguments as for `lds_smoother`, but actions and parameters of steps are for frames + horizon - 1 steps: the one
-    that leads to the first state of the forecast is number `frames`.
+    Arguments as for `lds_smoother`, but actions and parameters of steps are for frames + horizon - 1 steps:
+    the one that leads to the first state of the forecast is number `frames`.
 
     Raises:
         ValueError: also if horizon is not positive.
     """
     if horizon < 1:
         raise ValueError(f"lds_forecast: horizon is {horizon}: it counts states, from 1 on")
+    method = chosen("lds_forecast", method)
     m, P, steps, frames = _prepared("lds_forecast", lds, potentials, actions, mask, horizon)
     T = len(frames.h)
-    part = lambda chosen: chain.Steps(*(x[chosen] if x.ndim > n else x for x, n in zip(steps, (2, 2, 1))))
+    part = lambda chosen: chain.Steps(
+        *(x[chosen] if x.ndim > n else x for x, n in zip(steps, (2, 2, 1), strict=True))
+    )
     filtered = chain.forward(m, P, part(slice(T)), frames, method)
 
     def state(carry, step):
@@ -189,7 +205,9 @@ def lds_forecast(
 
 
 def _prepared(name, lds, potentials, actions, mask, horizon=0):
-    """Parameters with one step for each frame, and potentials without None; or an error that says what is wrong."""
+    """Parameters with one step for each frame, and potentials without None; or an error that says what is
+    wrong.
+    """
     J, h, centre, log_scale = masked(potentials, mask) if mask is not None else potentials
     T, dim = h.shape
     count = T - 1 + horizon
@@ -200,7 +218,9 @@ def _prepared(name, lds, potentials, actions, mask, horizon=0):
     b = jnp.zeros_like(lds.m) if lds.b is None else lds.b
     for word, x, shape in (("A", lds.A, (dim, dim)), ("Q", lds.Q, (dim, dim)), ("b", b, (dim,))):
         if x.shape not in (shape, (count, *shape)):
-            raise ValueError(f"{name}: lds.{word} is {x.shape}: it must be {shape}, or {(count, *shape)} for {T} frames")
+            raise ValueError(
+                f"{name}: lds.{word} is {x.shape}: it must be {shape}, or {(count, *shape)} for {T} frames"
+            )
     if actions is not None:
         if len(actions) != count:
             raise ValueError(f"{name}: {len(actions)} actions: there must be {count}, one for each step")
