@@ -20,7 +20,7 @@ from chainrule.svae.networks import MLP
 from chainrule.svae.scores import adjusted_rand
 
 CLUSTERS, STEPS, BATCH = 15, 1000, 100
-PRIOR = GMM.prior(CLUSTERS, latents=2, scale=0.8)
+PRIOR = GMM.prior(CLUSTERS, latents=2, scale=1.6)
 START = dict(spread=1.0, scale=0.6)
 # Of the encoder's outputs two say where x is, at first where y is, and two how surely: softplus(3).
 ENCODER, DECODER = MLP(4, last_bias=(0.0, 0.0, 3.0, 3.0)), MLP(2)

@@ -70,7 +70,7 @@ def test_no_round_lowers_the_bound():
     unsettled = dict(rtol=0.0, adjoint=OneStep())
     bounds = [
         bound(GMM.posterior(STATISTICS, POTENTIALS, max_steps=rounds, **unsettled), POTENTIALS)
-        for rounds in (1, 2, 3, 5, 10, 40)
+        for rounds in (1, 2, 5, 40)
     ]
     rises = np.diff(bounds, axis=0)
     assert rises.min() > -1e-12 and rises.max() > 1e-3

@@ -21,7 +21,7 @@ def single(tree):
 def learn(key, y):
     """As in examples/svae_pinwheel.py, with half the steps: which cluster each point is in."""
     start_key, train_key, state_key = jax.random.split(key, 3)
-    prior = single(GMM.prior(CLUSTERS, latents=2, scale=0.8))
+    prior = single(GMM.prior(CLUSTERS, latents=2, scale=1.6))
     encoder = MLP(4, last_bias=(0.0, 0.0, 3.0, 3.0))
     inference = {"rtol": 1e-4, "max_steps": 100}
     settings = dict(optimizer=optax.adam(3e-3), rho=0.5, inference=inference)
