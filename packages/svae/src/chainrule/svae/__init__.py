@@ -1,10 +1,20 @@
-"""Structured variational autoencoders: graphical models inside, neural networks at the edges.
+"""Structured variational autoencoders: graphical models with conjugate priors inside, networks at the edges.
 
-    from chainrule.svae import expfam, messages, worlds
+    from chainrule.svae import SVAE, LDS, fit, forecast
 
-messages   filtering, smoothing, sampling and forecasting in linear dynamical systems and hidden Markov models
-expfam     the exponential families of their parameters
-worlds     bouncing balls, drawn
+SVAE          a graphical model, an encoder and a decoder, learned together
+fit           train it on arrays
+forecast      frames that are missing, and frames to come
+GMM           the mixture of Gaussians, with Potentials that hint at its points
+LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
+networks      flax modules, functions, or an MLP of our own as encoders and decoders
+likelihoods   what is seen of what the decoder says
+messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
+mean_field    block ascent as a fixed point, and its derivative
+expfam        the exponential families of a model's parameters
+worlds        bouncing balls, drawn; points on a wheel
+baselines     what is easily predicted without a model
+scores        how well clusterings agree
 
 Each is imported when first used.
 """
@@ -13,14 +23,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chainrule.svae import expfam, messages, worlds
+    from chainrule.svae import baselines, expfam, likelihoods, mean_field, messages, networks, scores, worlds
+    from chainrule.svae.autoencoder import SVAE
+    from chainrule.svae.fitting import fit
+    from chainrule.svae.forecasting import forecast
+    from chainrule.svae.gmm import GMM
+    from chainrule.svae.lds import LDS, LDSMixture
+    from chainrule.svae.messages import Potentials
 
-__all__ = ["expfam", "messages", "worlds"]
+__all__ = [
+    "GMM",
+    "LDS",
+    "SVAE",
+    "LDSMixture",
+    "Potentials",
+    "baselines",
+    "expfam",
+    "fit",
+    "forecast",
+    "likelihoods",
+    "mean_field",
+    "messages",
+    "networks",
+    "scores",
+    "worlds",
+]
+
+_HOME = {  # of what is no module
+    "GMM": "gmm",
+    "LDS": "lds",
+    "LDSMixture": "lds",
+    "Potentials": "messages",
+    "SVAE": "autoencoder",
+    "fit": "fitting",
+    "forecast": "forecasting",
+}
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     return import_module(f"{__name__}.{name}")
 
 

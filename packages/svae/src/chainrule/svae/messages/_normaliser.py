@@ -1,0 +1,95 @@
+"""log Z of a chain of Gaussians, whose derivative is a sum of smoothed statistics.
+
+With z_t = (P_t)^-1 (smoothed mean - predicted mean) and S_t = z_t z_t' + P_t^-1 (smoothed - predicted
+covariance) P_t^-1 for the predicted covariance P_t of frame t,
+
+    d log Z = sum_t  log_scale_t' - <J_t', E (x - c)(x - c)'> / 2 + <h_t', E (x - c)> + <c_t', J E (x - c) -
+    h>
+            + sum_t  <b_t', z_{t+1}> + <Q_t', S_{t+1}> / 2 + <A_t', z_{t+1} mean_t' + S_{t+1} A_t P_t|t>
+            + <m', z_1> + <P', S_1> / 2 ,
+
+a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and
+made of operations that JAX can differentiate, so that both modes work, to any order.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from chainrule.svae.messages import _chain as chain
+from chainrule.svae.messages import _dense as dense
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def log_normaliser(m, P, steps: chain.Steps, frames: chain.Frames, method: str) -> Float[Array, ""]:
+    return jnp.sum(chain.forward(m, P, steps, frames, method).log_normaliser)
+
+
+def _pushforward(method, primals, tangents):
+    m, P, steps, frames = primals
+    filtered = chain.forward(m, P, steps, frames, method)
+    gains = chain.gains(filtered, steps)
+    covariance, _ = chain.backward_covariances(filtered, gains, method)
+    mean = chain.backward_means(filtered, gains.G, method)
+    roots = jnp.concatenate([dense.cholesky(dense.guarded(P))[None], filtered.next_L[:-1]])
+    z, S = _scores(roots, mean - jnp.concatenate([m[None], filtered.next_mean[:-1]]), covariance)
+
+    m_dot, P_dot, steps_dot, frames_dot = tangents
+    last = len(mean) - 1
+    terms = [_inner(m_dot, lambda: z[0]), _inner(P_dot, lambda: S[0] / 2)]
+    terms += [
+        _inner_steps(steps_dot.A, lambda: _of_dynamics(z, S, filtered, steps.A), last),
+        _inner_steps(steps_dot.Q, lambda: S[1:] / 2, last),
+        _inner_steps(steps_dot.b, lambda: z[1:], last),
+    ]
+    off = mean - frames.centre
+    if frames.J.ndim == 2:
+        of_J = lambda: -(jnp.diagonal(covariance, axis1=1, axis2=2) + off**2) / 2
+    else:
+        of_J = lambda: -(covariance + off[:, :, None] * off[:, None, :]) / 2
+    pull = lambda: chain.times(frames.J, off) - frames.h
+    terms += [
+        _inner(frames_dot.J, of_J),
+        _inner(frames_dot.h, lambda: off),
+        _inner(frames_dot.centre, pull),
+        _inner(frames_dot.log_scale, lambda: jnp.ones_like(off[:, 0])),
+    ]
+    return jnp.sum(filtered.log_normaliser), sum(terms)
+
+
+log_normaliser.defjvp(_pushforward, symbolic_zeros=True)
+
+
+def _scores(roots, shift, covariance):
+    """z and S of the module's formula, with P = L L'."""
+    eye = jnp.broadcast_to(jnp.eye(shift.shape[-1], dtype=shift.dtype), roots.shape)
+    L, shift, covariance, eye = (dense.lanes(x) for x in (roots, shift, covariance, eye))
+    inverse = dense.inverse_lower(L)
+    across = dense.transposed(inverse)
+    z = dense.many(dense.apply(across, dense.apply(inverse, shift)))
+    whitened = dense.minus(dense.product(dense.product(inverse, covariance), across), eye)
+    S = dense.many(dense.product(dense.product(across, whitened), inverse))
+    return z, S + z[:, :, None] * z[:, None, :]
+
+
+def _of_dynamics(z, S, filtered: chain.Filtered, A):
+    F = filtered.F[:-1]
+    A = dense.lanes(jnp.broadcast_to(A[:-1] if A.ndim == 3 else A, F.shape))
+    S, F = dense.lanes(S[1:]), dense.lanes(F)
+    moved = dense.many(dense.product(dense.product(S, dense.product(A, F)), dense.transposed(F)))
+    return z[1:, :, None] * filtered.mean[:-1, None, :] + moved
+
+
+def _inner(dot, statistic):
+    return 0.0 if isinstance(dot, SymbolicZero) else jnp.sum(dot * statistic())
+
+
+def _inner_steps(dot, statistic, last):
+    """The same for a parameter of the steps up to `last`, which has an axis of them or not."""
+    if isinstance(dot, SymbolicZero):
+        return 0.0
+    found = statistic()
+    return jnp.sum(dot[:last] * found) if dot.ndim == found.ndim else jnp.sum(dot * jnp.sum(found, 0))
