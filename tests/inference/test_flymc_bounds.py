@@ -191,6 +191,30 @@ def test_sums_keep_small_differences_in_single_precision(name):
     assert abs(difference(single, theta, there) - exact) < 1e-4 * abs(exact) and abs(exact) > 0.5
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untuned_bound_of_a_million_data_is_centred_for_single_precision(name):
+    """Sums are of order 10^5 or more, of which single precision keeps 0.01 to 0.5; a step is one of 0.001."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(1_000_000, 2)).astype(np.float32)
+    theta = jnp.asarray([[1.0, -0.5], [-1.0, 0.5]] if name == "softmax" else [1.0, -0.5], jnp.float32)
+    if name == "student_t":
+        bound = flymc.student_t_bound(x, x @ np.asarray(theta) + rng.standard_t(4, len(x)))
+    else:
+        positive = rng.random(len(x)) < 1 / (1 + np.exp(-x @ [2.0, -1.0]))
+        bound = getattr(flymc, f"{name}_bound")(
+            x, 1 - positive if name == "softmax" else positive.astype(int)
+        )
+    centred = bound.centred(theta + 0.003)
+    assert (centred.touching == bound.touching).all() and centred.collapsed(centred.reference) == 0
+    wide = lambda tree: jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, tree)
+    exact = wide(bound).centred(wide(theta))
+    near = theta[None] + 1e-3 * jnp.asarray(rng.normal(size=(50, *theta.shape)), jnp.float32)
+    values = jax.jit(lambda bound, near: jax.vmap(bound.collapsed)(near))
+    differences = lambda bound, near: np.diff(np.asarray(values(bound, near), np.float64))
+    error = lambda bound: np.abs(differences(bound, near) - differences(exact, wide(near))).max()
+    assert error(centred) < 0.01 < 0.03 < error(bound)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Planted:

@@ -67,6 +67,14 @@ def test_the_same_key_gives_the_same_bits_in_chunks_of_any_length(reference):
     assert (again.info.num_bright == reference.info.num_bright).all()
 
 
+def test_sums_are_counted_from_near_where_chains_start(reference):
+    """A tuned bound is left as it is; one that is counted from zero is centred."""
+    np.testing.assert_array_equal(reference.kernel.bound.reference, BOUND.reference)
+    untuned = dataclasses.replace(KERNEL, bound=BOUND.centred(jnp.zeros(DIMS)))
+    run = short(untuned, num_warmup=0, num_samples=5)
+    np.testing.assert_array_equal(run.kernel.bound.reference, THETA)
+
+
 def test_too_small_a_capacity_is_replayed_to_the_same_draws():
     """At spread 0 all is dark in the beginning; two places do not do for long."""
     seen = []

@@ -24,7 +24,7 @@ def every(test):
 
 
 def kernel_with(move, update):
-    def kernel_of(model, bound):
+    def kernel_of(model, bound, variant):
         step_size = 0.7 * MOVES[move].first_step_size(int(np.prod(model.shape)))
         return Firefly(
             model.log_prior,

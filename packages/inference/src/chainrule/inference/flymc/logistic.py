@@ -53,6 +53,10 @@ class LogisticBound:
         """The bound that touches every datum's likelihood at theta, say the most probable one."""
         return _made(self.signed, jnp.abs(self.signed @ theta), jnp.asarray(theta, self.signed.dtype))
 
+    def centred(self, theta: Float[Array, " dims"]) -> "LogisticBound":
+        """The same bound, its sums counted from theta: near it, single precision needs that."""
+        return _made(self.signed, self.touching, jnp.asarray(theta, self.signed.dtype))
+
 
 def logistic_bound(features, labels, *, touching: float = 1.5) -> LogisticBound:
     """Jaakkola and Jordan's bound for labels of two kinds.

@@ -112,9 +112,11 @@ def sample(
     if callable(position):
         positions = jax.vmap(position)(each(start_key))
         centre = jax.tree.map(lambda x: x[0], positions)
+        kernel = _centred(kernel, centre)
         kernel = preconditioned(kernel, centre) if precondition else kernel
     else:
         centre = jax.tree.map(jnp.asarray, position)
+        kernel = _centred(kernel, centre)
         kernel = preconditioned(kernel, centre) if precondition else kernel
         positions = _scattered(each(start_key), kernel, centre, spread)
     flat, _ = ravel_pytree(centre)
@@ -231,6 +233,15 @@ def _raise_if_violated(info, done):
             "check_bound finds out where; for rounding alone, set a larger floor of Firefly; "
             "on_violation='flag' goes on and reports it in info.violations"
         )
+
+
+def _centred(kernel, position):
+    """With sums of log bounds counted from there, if they can be, and are higher than where they are counted
+    from now: far from it, differences of sums over a million data drown in single precision."""
+    recentre = getattr(kernel.bound, "centred", None)
+    if recentre is None or not kernel.bound.collapsed(position) > 0:
+        return kernel
+    return dataclasses.replace(kernel, bound=recentre(position))
 
 
 def _scattered(keys, kernel, centre, spread):

@@ -64,6 +64,10 @@ class SoftmaxBound:
         theta = jnp.asarray(theta, self.features.dtype)
         return _made(self.features, self.labels, self.features @ theta.T, theta)
 
+    def centred(self, theta: Float[Array, "classes dims"]) -> "SoftmaxBound":
+        """The same bound, its sums counted from theta: near it, single precision needs that."""
+        return _made(self.features, self.labels, self.touching, jnp.asarray(theta, self.features.dtype))
+
 
 def softmax_bound(features, labels, *, num_classes: int | None = None, touching: float = 1.5) -> SoftmaxBound:
     """Boehning's bound for labels of several classes.

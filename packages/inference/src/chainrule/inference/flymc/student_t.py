@@ -61,6 +61,11 @@ class StudentTBound:
         theta = jnp.asarray(theta, self.features.dtype)
         return _made(self.features, self.targets, touching, theta, self.degrees_of_freedom, self.scale)
 
+    def centred(self, theta: Float[Array, " dims"]) -> "StudentTBound":
+        """The same bound, its sums counted from theta: near it, single precision needs that."""
+        theta = jnp.asarray(theta, self.features.dtype)
+        return _made(self.features, self.targets, self.touching, theta, self.degrees_of_freedom, self.scale)
+
     def _residual(self, theta, rows):
         return self.targets[rows] - self.features[rows] @ theta
 
