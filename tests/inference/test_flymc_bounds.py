@@ -262,3 +262,19 @@ def test_data_that_do_not_fit_are_refused_by_name():
         flymc.softmax_bound(x, np.array([0, 1, 2]), num_classes=2)
     with pytest.raises(ValueError, match=r"scale = 0\.0 must be positive"):
         flymc.student_t_bound(x, np.ones(3), scale=0.0)
+    with pytest.raises(ValueError, match=r"answers are <U1, must be numbers"):
+        flymc.logistic_bound(x, np.array(["a", "b", "a"]))
+    with pytest.raises(ValueError, match="touching = nan must be finite"):
+        flymc.student_t_bound(x, np.ones(3), touching=np.nan)
+    with pytest.raises(ValueError, match=r"float32 cannot hold: divide the features"):
+        flymc.logistic_bound(np.full((3, 2), 1e30, np.float32), np.array([0, 1, 1]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bound_is_tuned_to_a_theta_of_its_own_shape_only(name):
+    bound, theta = _bound(name)
+    for at in (bound.tuned, bound.centred):
+        with pytest.raises(ValueError, match=r"theta has shape \(6,.*\), must have"):
+            at(jnp.concatenate([theta, theta]))
+        with pytest.raises(ValueError, match="is not finite"):
+            at(theta * jnp.nan)
