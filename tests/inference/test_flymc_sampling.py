@@ -202,6 +202,10 @@ def test_starts_that_make_no_sense_are_refused():
             sample(KEY, kernel, jnp.zeros(4))
         with pytest.raises(TypeError, match=r"sample: theta has dtype \['int64'\], must be floating"):
             sample(KEY, kernel, jnp.zeros(3, int))
+    with pytest.raises(TypeError, match=r"find_map: theta of shape \[\(4,\)\] does not fit"):
+        find_map(log_prior, BOUND, jnp.zeros(4))
+    with pytest.raises(TypeError, match=r"FullData\.init: theta has dtype"):
+        FullData(log_prior, BOUND).init(KEY, THETA.astype(jnp.float32))
     vector = dataclasses.replace(KERNEL, log_prior=lambda theta: -(theta**2))
     with pytest.raises(TypeError, match=r"sample: log prior has shape \(3,\) where \(\) is due"):
         sample(KEY, vector, THETA)
