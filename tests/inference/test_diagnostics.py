@@ -112,6 +112,37 @@ def test_arviz_is_handed_what_its_version_wants(monkeypatch, version):
     assert diagnostics.to_inference_data(draws)[1] is None
 
 
+@pytest.mark.parametrize("chains", [2, 4])
+@pytest.mark.parametrize("draws", [4, 100, 251])
+def test_numbers_are_those_of_arviz(chains, draws):
+    """Also of an odd number of draws, of ties, and of correlations that do not end before the draws do.
+
+    Not of a single chain: arviz has no R-hat of it; its halves have."""
+    reason = "arviz is not installed: pip install 'chainrule-inference[arviz]'"
+    arviz = pytest.importorskip("arviz", reason=reason)
+    rng = RNG(5)
+    x = {f"{c:.2f}": autoregression(c, chains, draws, seed=3) for c in (-0.6, 0.0, 0.5, 0.98)}
+    x |= {
+        "ties": rng.integers(0, 5, (chains, draws)).astype(float),
+        "heavy": rng.standard_cauchy((chains, draws)),
+    }
+    x |= {"vector": rng.normal(size=(chains, draws, 3)) + np.arange(chains)[:, None, None]}
+    data = diagnostics.to_inference_data(x, {"acceptance": np.full((chains, draws), 0.5)})
+    assert data["posterior"]["vector"].shape == (chains, draws, 3)
+    assert data["sample_stats"]["acceptance"].shape == (chains, draws)
+    theirs = {
+        rhat: arviz.rhat(data),
+        ess_bulk: arviz.ess(data, method="bulk"),
+        ess_tail: arviz.ess(data, method="tail", prob=(0.05, 0.95)),
+        ess_mean: arviz.ess(data, method="mean"),
+        mcse: arviz.mcse(data, method="mean"),
+    }
+    for of, found in theirs.items():
+        found = getattr(found, "posterior", found)  # a tree of groups, since arviz 1
+        for name, draws_of in x.items():
+            np.testing.assert_allclose(of(draws_of), found[name], rtol=1e-6, err_msg=f"{of.__name__} {name}")
+
+
 def test_without_arviz_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz", None)
     with pytest.raises(ImportError, match="pip install 'chainrule-inference"):

@@ -98,9 +98,11 @@ def test_exact_bound_is_that_of_the_analytic_gaussian_and_below_the_evidence(bat
         np.testing.assert_allclose(trace.a_lambda_max[1:], 0.6, rtol=1e-9)
 
 
-def test_the_lanczos_bound_stays_below_the_evidence_within_its_error():
-    trace = mean_over_draws(step_size=RATE, steps=40, data=DATA, probes=4)
-    exact = np.array([*analytic_bounds(lambda t: np.arange(N), 40)])
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_the_lanczos_bound_stays_below_the_evidence_within_its_error(batch_size):
+    trace = mean_over_draws(step_size=RATE, steps=40, data=DATA, probes=4, batch_size=batch_size)
+    batches = lambda t: np.arange(N) if batch_size is None else np.arange(8 * t, 8 * t + 8) % N
+    exact = np.array([*analytic_bounds(batches, 40)])
     # Each draw has probes of its own seed, here one seed for all: so the error is that of one run.
     error = np.asarray(trace.standard_error)
     assert np.all(np.abs(trace.elbo - exact) <= 4 * error + 1e-9) and error[-1] > 0

@@ -191,6 +191,30 @@ def test_sums_keep_small_differences_in_single_precision(name):
     assert abs(difference(single, theta, there) - exact) < 1e-4 * abs(exact) and abs(exact) > 0.5
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untuned_bound_of_a_million_data_is_centred_for_single_precision(name):
+    """Sums are of order 10^5 or more, of which single precision keeps 0.01 to 0.5; a step is one of 0.001."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(1_000_000, 2)).astype(np.float32)
+    theta = jnp.asarray([[1.0, -0.5], [-1.0, 0.5]] if name == "softmax" else [1.0, -0.5], jnp.float32)
+    if name == "student_t":
+        bound = flymc.student_t_bound(x, x @ np.asarray(theta) + rng.standard_t(4, len(x)))
+    else:
+        positive = rng.random(len(x)) < 1 / (1 + np.exp(-x @ [2.0, -1.0]))
+        bound = getattr(flymc, f"{name}_bound")(
+            x, 1 - positive if name == "softmax" else positive.astype(int)
+        )
+    centred = bound.centred(theta + 0.003)
+    assert (centred.touching == bound.touching).all() and centred.collapsed(centred.reference) == 0
+    wide = lambda tree: jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, tree)
+    exact = wide(bound).centred(wide(theta))
+    near = theta[None] + 1e-3 * jnp.asarray(rng.normal(size=(50, *theta.shape)), jnp.float32)
+    values = jax.jit(lambda bound, near: jax.vmap(bound.collapsed)(near))
+    differences = lambda bound, near: np.diff(np.asarray(values(bound, near), np.float64))
+    error = lambda bound: np.abs(differences(bound, near) - differences(exact, wide(near))).max()
+    assert error(centred) < 0.01 < 0.03 < error(bound)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Planted:
@@ -238,3 +262,19 @@ def test_data_that_do_not_fit_are_refused_by_name():
         flymc.softmax_bound(x, np.array([0, 1, 2]), num_classes=2)
     with pytest.raises(ValueError, match=r"scale = 0\.0 must be positive"):
         flymc.student_t_bound(x, np.ones(3), scale=0.0)
+    with pytest.raises(ValueError, match=r"answers are <U1, must be numbers"):
+        flymc.logistic_bound(x, np.array(["a", "b", "a"]))
+    with pytest.raises(ValueError, match="touching = nan must be finite"):
+        flymc.student_t_bound(x, np.ones(3), touching=np.nan)
+    with pytest.raises(ValueError, match=r"float32 cannot hold: divide the features"):
+        flymc.logistic_bound(np.full((3, 2), 1e30, np.float32), np.array([0, 1, 1]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bound_is_tuned_to_a_theta_of_its_own_shape_only(name):
+    bound, theta = _bound(name)
+    for at in (bound.tuned, bound.centred):
+        with pytest.raises(ValueError, match=r"theta has shape \(6,.*\), must have"):
+            at(jnp.concatenate([theta, theta]))
+        with pytest.raises(ValueError, match="is not finite"):
+            at(theta * jnp.nan)

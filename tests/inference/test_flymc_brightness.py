@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from chainrule.inference.flymc import Bright, Explicit, Implicit
+from chainrule.inference.flymc import Bright, Explicit, Implicit, brightness
 from chainrule.inference.flymc.brightness import candidates, refresh, room_for
 
 ODDS = np.array([0.05, 2.0, 0.4])
@@ -134,6 +135,35 @@ def test_what_it_does_has_the_enumerated_probabilities(update):
         counts = np.bincount(found, minlength=len(STATES))
         sd = np.sqrt(number * matrix[i] * (1 - matrix[i]))
         assert (np.abs(counts - number * matrix[i]) <= 5 * sd + 1e-9).all()
+
+
+def block_of_fixed_size(key, num_data, probability, room):
+    """In place of `candidates`: as many as there are in the mean, all sets alike."""
+    size = round(num_data * probability)
+    rows = jnp.sort(jax.random.permutation(key, num_data)[:size].astype(jnp.int32))
+    return jnp.pad(rows, (0, room - size), constant_values=num_data), jnp.asarray(True)
+
+
+def p_of_states_after(update, updates=2, number=200_000):
+    """Of chi-square: states drawn exactly, and updated, still have the probabilities that they had."""
+    gap = jnp.log1p(jnp.asarray(ODDS))
+
+    def lane(key):
+        start_key, key = jax.random.split(key)
+        z = jax.random.uniform(start_key, 3) < jnp.asarray(ODDS / (1 + ODDS))
+        again = lambda bright, key: (refresh(update, key, bright, lambda rows: gap[rows], 4).bright, None)
+        return jax.lax.scan(again, bright_of(z, 3), jax.random.split(key, updates))[0].is_bright
+
+    keys = jax.random.split(jax.random.key(0), number)
+    counts = np.bincount(np.asarray(jax.jit(jax.vmap(lane))(keys)) @ (4, 2, 1), minlength=len(STATES))
+    return stats.chisquare(counts, number * TARGET).pvalue
+
+
+def test_states_keep_their_probabilities_and_lose_them_to_wrong_updates(monkeypatch):
+    assert p_of_states_after(Implicit(1 / 3)) > 1e-3
+    assert p_of_states_after(Flipped(1 / 3)) < 1e-9
+    monkeypatch.setattr(brightness, "candidates", block_of_fixed_size)
+    assert p_of_states_after(Implicit(1 / 3)) < 1e-9
 
 
 ROWS = 500

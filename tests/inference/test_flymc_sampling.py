@@ -67,6 +67,14 @@ def test_the_same_key_gives_the_same_bits_in_chunks_of_any_length(reference):
     assert (again.info.num_bright == reference.info.num_bright).all()
 
 
+def test_sums_are_counted_from_near_where_chains_start(reference):
+    """A tuned bound is left as it is; one that is counted from zero is centred."""
+    np.testing.assert_array_equal(reference.kernel.bound.reference, BOUND.reference)
+    untuned = dataclasses.replace(KERNEL, bound=BOUND.centred(jnp.zeros(DIMS)))
+    run = short(untuned, num_warmup=0, num_samples=5)
+    np.testing.assert_array_equal(run.kernel.bound.reference, THETA)
+
+
 def test_too_small_a_capacity_is_replayed_to_the_same_draws():
     """At spread 0 all is dark in the beginning; two places do not do for long."""
     seen = []
@@ -166,12 +174,57 @@ def test_theta_may_be_a_tree_with_names():
     assert run.draws["intercept"].shape == (3, 30) and run.draws["slopes"].shape == (3, 30, 2)
 
 
-def test_settings_and_starts_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="num_samples = 0 must be at least 1"):
-        short(num_samples=0)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(num_samples=0), "num_samples = 0 must be a whole number, at least 1"),
+        (dict(capacity=-1), "capacity = -1 must be"),
+        (dict(kernel=dataclasses.replace(KERNEL, step_size=0.0)), r"step_size = 0\.0 must be positive"),
+        (dict(kernel=dataclasses.replace(KERNEL, moves=0)), "Firefly: moves = 0 must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        short(**changes)
+
+
+def test_starts_that_make_no_sense_are_refused():
     with pytest.raises(TypeError, match=r"theta has dtype .*float32.*must be one floating dtype"):
         KERNEL.init(KEY, THETA.astype(jnp.float32))
     with pytest.raises(ValueError, match="the capacity must be given"):
         jax.jit(KERNEL.init)(KEY, THETA)
     with pytest.raises(ValueError, match="log density is not finite"):
         sample(KEY, KERNEL, lambda key: THETA + jnp.inf, precondition=False)
+    for kernel in (KERNEL, FullData(log_prior, BOUND)):
+        with pytest.raises(
+            TypeError, match=r"sample: theta of shape \[\(4,\)\] does not fit the bound.collapsed"
+        ):
+            sample(KEY, kernel, jnp.zeros(4))
+        with pytest.raises(TypeError, match=r"sample: theta has dtype \['int64'\], must be floating"):
+            sample(KEY, kernel, jnp.zeros(3, int))
+    with pytest.raises(TypeError, match=r"find_map: theta of shape \[\(4,\)\] does not fit"):
+        find_map(log_prior, BOUND, jnp.zeros(4))
+    with pytest.raises(TypeError, match=r"FullData\.init: theta has dtype"):
+        FullData(log_prior, BOUND).init(KEY, THETA.astype(jnp.float32))
+    vector = dataclasses.replace(KERNEL, log_prior=lambda theta: -(theta**2))
+    with pytest.raises(TypeError, match=r"sample: log prior has shape \(3,\) where \(\) is due"):
+        sample(KEY, vector, THETA)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """A bound without `collapsed`."""
+
+    inner: object
+
+    num_data = property(lambda self: self.inner.num_data)
+    log_bound = lambda self, theta, rows: self.inner.log_bound(theta, rows)
+    gap = lambda self, theta, rows: self.inner.gap(theta, rows)
+
+
+def test_a_bound_that_is_none_is_named():
+    with pytest.raises(TypeError, match="the bound, a Unfinished, lacks collapsed"):
+        sample(KEY, Firefly(log_prior, Unfinished(BOUND)), THETA)
+    with pytest.raises(TypeError, match="the bound, a function, lacks num_data, gap"):
+        Firefly(log_prior, log_prior).init(KEY, THETA)

@@ -42,11 +42,14 @@ def ess_bulk(draws) -> np.ndarray:
 
 
 def ess_tail(draws) -> np.ndarray:
-    """The smaller of the effective sample sizes for the 5 % and the 95 % quantile."""
+    """The smaller of the effective sample sizes for the 5 % and the 95 % quantile.
+
+    A quantile that no draw lies above, as with ties, counts as known: with the number of draws.
+    """
 
     def of(chains):
-        halves = _split(chains)
-        return min(_ess((halves <= q).astype(float)) for q in np.quantile(halves, [0.05, 0.95]))
+        below = [_split(chains <= q).astype(float) for q in np.quantile(chains, [0.05, 0.95])]
+        return min(x.size if x.all() else _ess(x) for x in below)
 
     return _each(of, draws)
 
@@ -215,12 +218,11 @@ def _ess(chains: np.ndarray) -> float:
     total = covariance[0] + (chains.mean(1).var(ddof=1) if number > 1 else 0)
     correlation = 1 - (within - covariance) / total
     correlation[0] = 1
-    pairs = correlation[: length // 2 * 2].reshape(-1, 2).sum(1)
-    positive = np.argmax(pairs <= 0) if (pairs <= 0).any() else len(pairs)
-    monotone = np.minimum.accumulate(pairs[:positive])
-    rest = (
-        max(correlation[2 * positive], 0) if 2 * positive < length else 0
-    )  # Stan's, steadier for antithetic
+    pairs = correlation[: max((length - 1) // 2, 1) * 2].reshape(-1, 2).sum(1)
+    # The first pair that is not positive, or the last: half of it counts, as in Stan and arviz.
+    end = np.argmax(pairs <= 0) if (pairs <= 0).any() else len(pairs) - 1
+    monotone = np.minimum.accumulate(pairs[:end])
+    rest = max(correlation[2 * end], 0)
     time = max(-1 + 2 * monotone.sum() + rest, 1 / np.log10(number * length))
     return float(number * length / time)
 

@@ -15,6 +15,7 @@ what happens does not depend on its capacity.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -185,5 +186,5 @@ def _is_in(rows, ascending):
 
 
 def _check_probability(name, field, value):
-    if not 0 < value <= 1:
-        raise ValueError(f"{name}: {field} = {value} is a probability that must be above 0 and at most 1")
+    if not isinstance(value, numbers.Real) or not 0 < value <= 1:
+        raise ValueError(f"{name}: {field} = {value!r} is a probability that must be above 0 and at most 1")

@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from chainrule.inference.flymc.bound import floor_of, log_expm1
 from chainrule.inference.flymc.brightness import Bright, Explicit, Implicit, refresh, room_for
 from chainrule.inference.flymc.moves import MALA, Evaluated, Move, Moved, Point, evaluate
+from chainrule.inference.flymc.preflight import check_fit
 
 BLOCK = 4096  # rows whose gaps `init` computes at a time
 LEAST_CAPACITY = 64
@@ -86,11 +87,11 @@ class Firefly:
                 known outside jit and vmap.
 
         Raises:
-            TypeError: if theta and the bound's arrays differ in dtype, or the bound is no pytree of arrays.
+            TypeError: if theta, prior and bound do not go together in shapes or dtypes.
             ValueError: if the capacity is missing under jit.
         """
         position = jax.tree.map(jnp.asarray, position)
-        self._check(position)
+        check_fit("Firefly.init", self.log_prior, self.bound, position)
         gap = self._all_gaps(position)
         uniform = jax.random.uniform(key, gap.shape, gap.dtype)
         is_bright = uniform < -jnp.expm1(-gap)
@@ -178,26 +179,11 @@ class Firefly:
         gaps = lax.map(lambda rows: self._gap(theta, jnp.minimum(rows, num_data - 1)), rows)
         return gaps.reshape(-1)[:num_data]
 
-    def _check(self, position):
-        for leaf in jax.tree.leaves(self.bound):
-            if not isinstance(leaf, jax.Array) and not hasattr(leaf, "dtype"):
-                raise TypeError(
-                    f"Firefly: {type(leaf).__name__} in the bound is no array. Register the class of the "
-                    "bound by jax.tree_util.register_dataclass, with its settings as static fields"
-                )
-        dtypes = {leaf.dtype for leaf in jax.tree.leaves(position)}
-        row = jax.ShapeDtypeStruct((1,), jnp.int32)
-        density = lambda theta, rows: (self.bound.gap(theta, rows), self.smooth_log_density(theta))
-        found = {out.dtype for out in jax.eval_shape(density, position, row)}
-        if len(dtypes | found) != 1 or not all(jnp.issubdtype(d, jnp.floating) for d in dtypes):
-            raise TypeError(
-                f"Firefly: theta has dtype {sorted(map(str, dtypes))}, gap, log prior and sum of log bounds "
-                f"are {sorted(map(str, found))}: they must be one floating dtype. Cast theta, or the features"
-            )
-
 
 def moved_often(kernel, key, point: Point, density) -> tuple[Point, Moved]:
     """The kernel's moves of theta, one after the other, at a fixed density."""
+    if kernel.moves < 1:
+        raise ValueError(f"{type(kernel).__name__}: moves = {kernel.moves} must be at least 1")
     dims = len(point.position)
     step_size = kernel.move.first_step_size(dims) if kernel.step_size is None else kernel.step_size
     dtype = point.position.dtype

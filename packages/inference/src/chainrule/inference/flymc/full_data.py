@@ -19,6 +19,7 @@ from chainrule.core import argmin
 from chainrule.inference.flymc.bound import Bound
 from chainrule.inference.flymc.firefly import Info, moved_often
 from chainrule.inference.flymc.moves import MALA, Evaluated, Move, Point, evaluate
+from chainrule.inference.flymc.preflight import check_fit
 
 
 class FullState(NamedTuple):
@@ -43,6 +44,7 @@ class FullData:
     def init(self, key: Key[Array, ""], position: PyTree, capacity: int | None = None) -> FullState:
         """A state at this theta; key and capacity are not used."""
         position = jax.tree.map(jnp.asarray, position)
+        check_fit("FullData.init", self.log_prior, self.bound, position)
         flat, unravel = ravel_pytree(position)
         point, _ = evaluate(self._density(unravel), flat)
         return FullState(position, point)
@@ -94,9 +96,11 @@ def find_map(
 
     Raises:
         RuntimeError: if the iteration did not converge.
+        TypeError: if theta, prior and bound do not go together in shapes or dtypes.
     """
     minus = lambda bound, theta: -log_posterior(log_prior, bound, theta) / bound.num_data
     start = jax.tree.map(jnp.asarray, position)
+    check_fit("find_map", log_prior, bound, start)
     return argmin(minus, bound, start, max_steps=max_steps, rtol=1e-4, atol=1e-4, on_failure="raise").value
 
 

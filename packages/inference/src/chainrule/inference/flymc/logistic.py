@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from chainrule.inference.flymc.remainder import remainder
-from chainrule.inference.flymc.statistics import checked, weighted_sums
+from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +51,12 @@ class LogisticBound:
 
     def tuned(self, theta: Float[Array, " dims"]) -> "LogisticBound":
         """The bound that touches every datum's likelihood at theta, say the most probable one."""
-        return _made(self.signed, jnp.abs(self.signed @ theta), jnp.asarray(theta, self.signed.dtype))
+        theta = theta_like("LogisticBound.tuned", theta, self.reference)
+        return _made(self.signed, jnp.abs(self.signed @ theta), theta)
+
+    def centred(self, theta: Float[Array, " dims"]) -> "LogisticBound":
+        """The same bound, its sums counted from theta: near it, single precision needs that."""
+        return _made(self.signed, self.touching, theta_like("LogisticBound.centred", theta, self.reference))
 
 
 def logistic_bound(features, labels, *, touching: float = 1.5) -> LogisticBound:
@@ -74,7 +79,7 @@ def logistic_bound(features, labels, *, touching: float = 1.5) -> LogisticBound:
             "classes there is softmax_bound"
         )
     signed = features * jnp.where(labels > 0, 1, -1).astype(features.dtype)[:, None]
-    y0 = jnp.full(len(labels), abs(touching), features.dtype)
+    y0 = jnp.full(len(labels), abs(touching_at("logistic_bound", touching)), features.dtype)
     return _made(signed, y0, jnp.zeros(features.shape[1], features.dtype))
 
 

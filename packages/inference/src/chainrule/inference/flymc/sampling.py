@@ -25,6 +25,7 @@ from chainrule.inference.diagnostics import Summary, summarize
 from chainrule.inference.flymc.adaptation import adapt, adaptation, preconditioned
 from chainrule.inference.flymc.firefly import LEAST_CAPACITY, Info, capacity_for
 from chainrule.inference.flymc.moves import stretch
+from chainrule.inference.flymc.preflight import check_fit
 
 OnViolation = Literal["raise", "flag"]
 
@@ -96,6 +97,7 @@ def sample(
 
     Raises:
         BoundViolated: see `on_violation`.
+        TypeError: if theta, prior and bound do not go together in shapes or dtypes.
         ValueError: for settings that make no sense, or a start with a density that is not finite.
 
     Example:
@@ -106,15 +108,19 @@ def sample(
         >>> print(run.draws["theta"].shape, f"{run.draws['theta'].mean():.0f}")
         (4, 1000, 1) 1
     """
-    _check(num_chains, num_warmup, num_samples, chunk, on_violation)
+    _check(num_chains, num_warmup, num_samples, chunk, capacity, on_violation)
     start_key, bright_key, chain_key = jax.random.split(key, 3)
     each = lambda key: jax.vmap(lambda chain: jax.random.fold_in(key, chain))(jnp.arange(num_chains))
     if callable(position):
         positions = jax.vmap(position)(each(start_key))
         centre = jax.tree.map(lambda x: x[0], positions)
+        check_fit("sample", kernel.log_prior, kernel.bound, centre)
+        kernel = _centred(kernel, centre)
         kernel = preconditioned(kernel, centre) if precondition else kernel
     else:
         centre = jax.tree.map(jnp.asarray, position)
+        check_fit("sample", kernel.log_prior, kernel.bound, centre)
+        kernel = _centred(kernel, centre)
         kernel = preconditioned(kernel, centre) if precondition else kernel
         positions = _scattered(each(start_key), kernel, centre, spread)
     flat, _ = ravel_pytree(centre)
@@ -122,6 +128,8 @@ def sample(
     capacity = states.capacity
 
     first = kernel.move.first_step_size(len(flat)) if kernel.step_size is None else float(kernel.step_size)
+    if not 0 < first < np.inf:
+        raise ValueError(f"sample: step_size = {first} must be positive and finite")
     tuning = jax.vmap(lambda _: adaptation(first, flat.dtype))(jnp.arange(num_chains))
     states, keys = states.states, each(chain_key)
 
@@ -233,6 +241,15 @@ def _raise_if_violated(info, done):
         )
 
 
+def _centred(kernel, position):
+    """With sums of log bounds counted from there, if they can be, and are higher than where they are counted
+    from now: far from it, differences of sums over a million data drown in single precision."""
+    recentre = getattr(kernel.bound, "centred", None)
+    if recentre is None or not kernel.bound.collapsed(position) > 0:
+        return kernel
+    return dataclasses.replace(kernel, bound=recentre(position))
+
+
 def _scattered(keys, kernel, centre, spread):
     flat, unravel = ravel_pytree(centre)
     scale = jnp.ones_like(flat) if kernel.scale is None else kernel.scale
@@ -246,11 +263,13 @@ def _named(positions) -> dict[str, np.ndarray]:
     return {plain(path): leaf for path, leaf in leaves}
 
 
-def _check(num_chains, num_warmup, num_samples, chunk, on_violation):
+def _check(num_chains, num_warmup, num_samples, chunk, capacity, on_violation):
     least = {"num_chains": 1, "num_warmup": 0, "num_samples": 1, "chunk": 1}
     given = dict(num_chains=num_chains, num_warmup=num_warmup, num_samples=num_samples, chunk=chunk)
+    if capacity is not None:
+        least["capacity"], given["capacity"] = 1, capacity
     for name, value in given.items():
-        if value < least[name]:
-            raise ValueError(f"sample: {name} = {value} must be at least {least[name]}")
+        if not isinstance(value, int | np.integer) or value < least[name]:
+            raise ValueError(f"sample: {name} = {value} must be a whole number, at least {least[name]}")
     if on_violation not in get_args(OnViolation):
         raise ValueError(f"sample: on_violation = {on_violation!r} must be one of {get_args(OnViolation)}")

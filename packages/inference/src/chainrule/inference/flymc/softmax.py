@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from chainrule.inference.flymc.remainder import remainder
-from chainrule.inference.flymc.statistics import checked, weighted_sums
+from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
 
 @jax.tree_util.register_dataclass
@@ -61,8 +61,13 @@ class SoftmaxBound:
 
     def tuned(self, theta: Float[Array, "classes dims"]) -> "SoftmaxBound":
         """The bound that touches every datum's likelihood at theta, say the most probable one."""
-        theta = jnp.asarray(theta, self.features.dtype)
+        theta = theta_like("SoftmaxBound.tuned", theta, self.reference)
         return _made(self.features, self.labels, self.features @ theta.T, theta)
+
+    def centred(self, theta: Float[Array, "classes dims"]) -> "SoftmaxBound":
+        """The same bound, its sums counted from theta: near it, single precision needs that."""
+        theta = theta_like("SoftmaxBound.centred", theta, self.reference)
+        return _made(self.features, self.labels, self.touching, theta)
 
 
 def softmax_bound(features, labels, *, num_classes: int | None = None, touching: float = 1.5) -> SoftmaxBound:
@@ -87,7 +92,9 @@ def softmax_bound(features, labels, *, num_classes: int | None = None, touching:
     if num_classes is not None and num_classes < classes:
         raise ValueError(f"softmax_bound: label {classes - 1} is beyond num_classes = {num_classes}")
     classes = max(num_classes or classes, 2)
-    touching_scores = touching * jax.nn.one_hot(labels, classes, dtype=features.dtype)
+    touching_scores = touching_at("softmax_bound", touching) * jax.nn.one_hot(
+        labels, classes, dtype=features.dtype
+    )
     return _made(features, labels, touching_scores, jnp.zeros((classes, features.shape[1]), features.dtype))
 
 

@@ -1,11 +1,15 @@
 """Sums over all data, made once: the price of a bound whose product is cheap ever after.
 
 checked(where, features, answers)                    arrays that fit each other, or an error
+touching_at(where, touching)                         a finite number, or an error
+theta_like(where, theta, reference)                  theta as an array of that shape and dtype, or an error
 weighted_sums(features, first, second)               sum first_n x_n and sum second_n x_n x_n^T
 
 They are added up in double precision, block by block, since a theta is compared with another by differences
 of these sums.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,10 @@ ROWS = 1 << 16  # a block, so that the copy in double precision stays small
 
 
 def checked(where: str, features, answers) -> tuple[Array, Array]:
+    for name, array in (("features", features), ("answers", answers)):
+        kind = np.asarray(array).dtype
+        if kind.kind in "OSUM":
+            raise ValueError(f"{where}: {name} are {kind}, must be numbers")
     features, answers = jnp.asarray(features), jnp.asarray(answers)
     if features.ndim != 2 or answers.shape != features.shape[:1] or not len(answers):
         raise ValueError(
@@ -32,6 +40,21 @@ def checked(where: str, features, answers) -> tuple[Array, Array]:
     return features, answers
 
 
+def touching_at(where: str, touching: float) -> float:
+    if not math.isfinite(touching):
+        raise ValueError(f"{where}: touching = {touching} must be finite")
+    return float(touching)
+
+
+def theta_like(where: str, theta, reference: Array) -> Array:
+    theta = jnp.asarray(theta, reference.dtype)
+    if theta.shape != reference.shape:
+        raise ValueError(f"{where}: theta has shape {theta.shape}, must have {reference.shape}")
+    if not np.isfinite(np.asarray(theta)).all():
+        raise ValueError(f"{where}: theta = {theta} is not finite: a bound can touch only where there is one")
+    return theta
+
+
 def weighted_sums(features, first: np.ndarray, second: np.ndarray) -> tuple[Array, Array]:
     """sum_n first_n x_n, of shape first.shape[1:] + (dims,), and sum_n second_n x_n x_n^T."""
     dims = features.shape[1]
@@ -42,4 +65,10 @@ def weighted_sums(features, first: np.ndarray, second: np.ndarray) -> tuple[Arra
         linear += first[rows].T @ x
         quadratic += (x * second[rows, None]).T @ x
     dtype = features.dtype
+    largest = max(np.abs(linear).max(), np.abs(quadratic).max())
+    if not largest < float(jnp.finfo(dtype).max):
+        raise ValueError(
+            f"sums of features times features over the data reach {largest:.3g}, which {dtype} cannot hold: "
+            "divide the features by their scale"
+        )
     return jax.device_put(linear.astype(dtype)), jax.device_put(quadratic.astype(dtype))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from chainrule.inference.flymc.statistics import checked, weighted_sums
+from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
 
 @jax.tree_util.register_dataclass
@@ -57,9 +57,14 @@ class StudentTBound:
 
     def tuned(self, theta: Float[Array, " dims"]) -> "StudentTBound":
         """The bound that touches every datum's likelihood at theta, say the most probable one."""
+        theta = theta_like("StudentTBound.tuned", theta, self.reference)
         touching = jnp.abs(self.targets - self.features @ theta)
-        theta = jnp.asarray(theta, self.features.dtype)
         return _made(self.features, self.targets, touching, theta, self.degrees_of_freedom, self.scale)
+
+    def centred(self, theta: Float[Array, " dims"]) -> "StudentTBound":
+        """The same bound, its sums counted from theta: near it, single precision needs that."""
+        theta = theta_like("StudentTBound.centred", theta, self.reference)
+        return _made(self.features, self.targets, self.touching, theta, self.degrees_of_freedom, self.scale)
 
     def _residual(self, theta, rows):
         return self.targets[rows] - self.features[rows] @ theta
@@ -86,7 +91,7 @@ def student_t_bound(
             f"student_t_bound: degrees_of_freedom = {degrees_of_freedom} and scale = {scale} must be positive"
         )
     x, t = features / scale, targets.astype(features.dtype) / scale
-    r0 = jnp.full(len(t), abs(touching), x.dtype)
+    r0 = jnp.full(len(t), abs(touching_at("student_t_bound", touching)), x.dtype)
     return _made(x, t, r0, jnp.zeros(x.shape[1], x.dtype), float(degrees_of_freedom), float(scale))
 
 
