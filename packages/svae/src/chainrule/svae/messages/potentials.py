@@ -159,9 +159,9 @@ def expected_dynamics(
 
         E[A' Q^-1 A] - A' Q^-1 A   is to be added to J_t of every frame but the last, exactly.
 
-    Under a matrix normal inverse Wishart posterior this is dim times the column covariance of A. Where that is
-    at hand, use it, for the difference here cancels if Q is small. The normaliser of the factor, E log |Q| in
-    particular, is the caller's: log Z is that of N(x_{t+1}; A x_t, Q), with log |Q| of this Q.
+    Under a matrix normal inverse Wishart posterior this is dim times the column covariance of A. Where that
+    is at hand, use it, for the difference here cancels if Q is small. The normaliser of the factor, E log |Q|
+    in particular, is the caller's: log Z is that of N(x_{t+1}; A x_t, Q), with log |Q| of this Q.
 
     Args:
         precision: E[Q^-1].
