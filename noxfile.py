@@ -148,6 +148,8 @@ def compiled_in_haste(session, name):
         flags += ["--xla_cpu_use_fusion_emitters=false"]
     if name == "fingerprints":
         flags += ["--xla_backend_optimization_level=0"]
+    if name == "svae":  # in batches of small matrices, XLA's threads have been seen to wait for each other
+        flags += ["--xla_cpu_multi_thread_eigen=false"]
     return {"XLA_FLAGS": " ".join(flags)} if flags else {}
 
 
