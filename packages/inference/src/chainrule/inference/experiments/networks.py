@@ -1,13 +1,15 @@
-"""The networks of the experiments: one layer of tanh units, whose weights all have the prior N(0, 1).
+"""The networks of the experiments: one layer of tanh units.
 
 One can
-- have the prior of a network of given widths (`prior`),
+- have a prior for a network of given widths, all of one scale (`unit_prior`), or a scale for each layer
+  (`layer_prior`),
 - compute its outputs (`outputs`),
 - have the log likelihood of classes (`class_log_likelihood`), or of numbers with normal noise
   (`number_log_likelihood`).
 
-The scale of a layer stands in the network, gain / sqrt(inputs), not in the prior. To gradient descent that is
-not the same: with all weights of one scale, one learning rate suits all layers and widths.
+A layer's weights are of the scale 1 / sqrt(inputs). Where that stands is the same for the prior over functions,
+but not for gradient descent: with a unit prior the network multiplies, and one learning rate suits all widths;
+with a layer's prior, as usual and as in the paper, wide layers learn faster.
 """
 
 from collections.abc import Sequence
@@ -25,25 +27,34 @@ Layers = list[tuple[Array, Array]]  # weights [inputs, units] and biases [units]
 BIAS_SCALE = 0.5  # half of what the weights of a layer together contribute
 
 
-def prior(widths: Sequence[int]) -> Gaussian:
-    """N(0, 1) for every weight and bias; widths from inputs to outputs."""
-    return Gaussian(
-        [(jnp.zeros(pair, jnp.float32), jnp.zeros(pair[1], jnp.float32)) for pair in pairwise(widths)], 1.0
-    )
+def unit_prior(widths: Sequence[int]) -> Gaussian:
+    """N(0, 1) for every weight and bias; widths from inputs to outputs. Its outputs need a gain."""
+    return Gaussian(_zeros(widths), 1.0)
+
+
+def layer_prior(widths: Sequence[int]) -> Gaussian:
+    """Weights of the scale 1 / sqrt(inputs), biases of half of 1."""
+    return Gaussian(_zeros(widths), [(width**-0.5, BIAS_SCALE) for width in widths[:-1]])
+
+
+def _zeros(widths: Sequence[int]) -> Layers:
+    return [(jnp.zeros(pair, jnp.float32), jnp.zeros(pair[1], jnp.float32)) for pair in pairwise(widths)]
 
 
 def outputs(
-    layers: Layers, inputs: Float[Array, "rows inputs"], gain: ArrayLike = 1.0
+    layers: Layers, inputs: Float[Array, "rows inputs"], gain: ArrayLike | None = None
 ) -> Float[Array, "rows outputs"]:
     """What the last layer says, before any nonlinearity.
 
     Args:
-        gain: of the first layer: how rough the function is.
+        gain: None for weights of `layer_prior`; for those of `unit_prior`, that of the first layer: how rough
+            the function is.
     """
-    gains = [gain, *[1.0] * (len(layers) - 1)]
-    for number, ((weights, biases), scale) in enumerate(zip(layers, gains, strict=True)):
-        inputs = jnp.tanh(inputs) if number else inputs
-        inputs = scale / len(weights) ** 0.5 * (inputs @ weights) + BIAS_SCALE * biases[None]
+    for number, (weights, biases) in enumerate(layers):
+        if gain is not None:
+            weights = (1.0 if number else gain) / len(weights) ** 0.5 * weights
+            biases = BIAS_SCALE * biases
+        inputs = (jnp.tanh(inputs) if number else inputs) @ weights + biases[None]
     return inputs
 
 

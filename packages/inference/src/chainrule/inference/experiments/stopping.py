@@ -182,7 +182,7 @@ def _train(steps, record_every, hidden, numbers, split, key):
     noise, gain, step_size, momentum, threshold = numbers
     predict = lambda layers, rows: networks.outputs(layers, rows.inputs, gain)
     fit = lambda scores, rows: networks.number_log_likelihood(scores, rows, noise)
-    prior = networks.prior((split.train.inputs.shape[1], hidden, 1))
+    prior = networks.unit_prior((split.train.inputs.shape[1], hidden, 1))
 
     def error(layers):
         apart = predict(layers, split.test)[:, 0] - split.test.targets
