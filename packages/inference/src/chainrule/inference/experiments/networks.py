@@ -7,9 +7,9 @@ One can
 - have the log likelihood of classes (`class_log_likelihood`), or of numbers with normal noise
   (`number_log_likelihood`).
 
-A layer's weights are of the scale 1 / sqrt(inputs). Where that stands is the same for the prior over functions,
-but not for gradient descent: with a unit prior the network multiplies, and one learning rate suits all widths;
-with a layer's prior, as usual and as in the paper, wide layers learn faster.
+A layer's weights are of the scale 1 / sqrt(inputs). Where that stands makes no difference to the prior over
+functions, but it does to gradient descent: with a unit prior the network multiplies, and one learning rate
+suits all widths; with a layer's prior, as usual and as in the paper, wide layers learn faster.
 """
 
 from collections.abc import Sequence

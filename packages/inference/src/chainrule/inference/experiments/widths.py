@@ -5,7 +5,7 @@ One can
   test images (`run`, or `python -m chainrule.inference widths`).
 
 The paper's bound picks a narrower network than test images do: each weight that the data move costs entropy,
-whether or not the prediction needs it. Laplace's evidence stands beside it, at the weights after the last step.
+whether or not the prediction needs it. Laplace's evidence stands beside it, at the last weights.
 
 Source: Duvenaud, Maclaurin and Adams, Early stopping as nonparametric variational inference, AISTATS 2016,
 section 6.2.
@@ -43,12 +43,15 @@ UNITS = {
 PROBES, LANCZOS_STEPS = 2, 20  # of Laplace's determinant
 
 
+TRAINING = training.Training()
+
+
 @dataclass(frozen=True)
 class Settings:
     seeds: int = 5
     seed: int = 0  # the first
     widths: tuple[int, ...] = (3, 10, 30, 100, 300, 1000)
-    training: training.Training = training.Training()
+    training: training.Training = TRAINING
 
 
 FULL = Settings()
@@ -61,8 +64,8 @@ def plan(settings: Settings) -> str:
     steps = settings.training.steps
     minutes = max(1, round(settings.seeds * steps * sum(settings.widths) / 150_000))
     return (
-        f"Hidden layers of {', '.join(map(str, settings.widths))} units on {settings.training.train} images of "
-        f"MNIST, {steps} steps each: {settings.seeds} seeds, about {minutes} minutes on one core."
+        f"Hidden layers of {', '.join(map(str, settings.widths))} units on {settings.training.train} images "
+        f"of MNIST, {steps} steps each: {settings.seeds} seeds, about {minutes} minutes on one core."
     )
 
 
@@ -98,8 +101,8 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
         outcomes,
         UNITS,
         notes=[
-            f"Best width seed by seed, by the bound: {best(curves[BOUND])}; by the test log likelihood at the "
-            f"end: {best(curves[LIKELIHOOD])}; by Laplace's evidence: {best(curves['Laplace, GGN'])}.",
+            f"Best width seed by seed, by the bound: {best(curves[BOUND])}; by the test log likelihood at "
+            f"the end: {best(curves[LIKELIHOOD])}; by Laplace's evidence: {best(curves['Laplace, GGN'])}.",
         ],
         files=pictures,
     )
