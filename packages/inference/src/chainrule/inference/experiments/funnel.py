@@ -44,6 +44,7 @@ UNITS = {
     "entropy by determinants": "nats",
     "entropy by the parabola": "nats",
     "entropy of the cloud": "nats",
+    "one to one": "% of draws",
     "bound": "nats",
     "k-hat": "",
 }
@@ -55,13 +56,14 @@ class Settings:
     seed: int = 0  # the first
     draws: int = 2000
     steps: int = 500
-    shown: tuple[int, ...] = (0, 50, 150, 500)  # steps
+    shown: tuple[int, ...] = (0, 25, 75, 150, 500)  # steps
     fit_steps: int = 2000
     fit_draws: int = 40
 
 
 FULL = Settings()
 QUICK = Settings(draws=500, steps=200, shown=(0, 50, 200), fit_steps=500)
+DESCENT = "entropy by determinants", "entropy by the parabola", "entropy of the cloud", "one to one"
 
 
 def plan(settings: Settings) -> str:
@@ -82,7 +84,7 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
         curves.append(found)
         for step in settings.shown:
             place = found["steps"].index(step)
-            at = {name: found[name][place] for name in list(UNITS)[:3]}
+            at = {name: found[name][place] for name in DESCENT}
             outcomes.once(f"descent, step {step}", seed, lambda at=at: at)
         for name, family in FAMILIES.items():
             fit = outcomes.once(f"fit, {name}", seed, partial(_fit, settings, family, seed)).measures
@@ -97,8 +99,8 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
         *plot_entropies(
             out / "entropies",
             np.array(first["steps"]),
-            {name: every(name) for name in list(UNITS)[:3]},
-            "Determinants know the entropy of the cloud",
+            {name: every(name) for name in DESCENT[:3]},
+            "The entropy of the cloud, until it is too thin to be seen",
         ),
         *plot_funnel(
             out / "fits", _grid(funnel), EXTENT, fits, LABELS, "What black-box fits make of a funnel"
@@ -109,7 +111,10 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
         f"Funnels, {settings.draws} draws",
         [found for found in outcomes if found.method != "curves"],
         UNITS,
-        notes=["The log evidence of the funnel that is fitted is 0."],
+        notes=[
+            "The log evidence of the funnel that is fitted is 0.",
+            "Neighbours see no entropy below the spacing of single precision, nor very unequal scales.",
+        ],
         files=pictures,
     )
 
@@ -150,7 +155,7 @@ def _descent(settings: Settings, seed: int) -> dict[str, Any]:
         "entropy by determinants": exact.entropy.mean(0),
         "entropy by the parabola": parabola.entropy.mean(0),
         "entropy of the cloud": clouds,
-        "one to one": exact.one_to_one.all(0),
+        "one to one": 100 * exact.one_to_one.mean(0),
         **({f"points {step}": kept[:SHOWN_DRAWS, steps.index(step)] for step in settings.shown}),
     }
 

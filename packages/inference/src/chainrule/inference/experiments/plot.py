@@ -142,7 +142,8 @@ def plot_entropies(
         figure, ((axes,),) = _panels(1, 1, width=1.8 * INCH)
         for name, values in curves.items():
             columns |= _mean_curve(axes, steps, np.atleast_2d(values), name, f"{name} (nats)")
-        axes.set(xlabel="steps of gradient descent", ylabel="nats", title=title)
+        seen = float(np.nanmin(curves["entropy of the cloud"]))
+        axes.set(xlabel="steps of gradient descent", ylabel="nats", title=title, ylim=(1.5 * seen - 1, None))
         axes.legend(fontsize=8)
         return [_save(figure, path), write_columns(path.with_suffix(".csv"), columns)]
 
