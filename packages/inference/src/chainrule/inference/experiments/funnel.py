@@ -98,7 +98,7 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
         ),
         *plot_entropies(
             out / "entropies",
-            np.array(first["steps"]),
+            np.array(first["steps"], float),
             {name: every(name) for name in DESCENT[:3]},
             "The entropy of the cloud, until it is too thin to be seen",
         ),

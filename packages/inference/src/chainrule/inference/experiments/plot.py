@@ -80,7 +80,7 @@ def plot_stopping(
 
 def plot_choice(
     path: Path,
-    x: Sequence[float],
+    x: Sequence[float | int],
     measures: Mapping[str, Mapping[str, Float[np.ndarray, "seeds points"]]],
     xlabel: str,
     title: str,

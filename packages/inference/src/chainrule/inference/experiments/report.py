@@ -55,7 +55,7 @@ def averages(outcomes: Iterable[Outcome], measure: str) -> dict[str, Average]:
     found: dict[str, list[float]] = {}
     for outcome in outcomes:
         if measure in outcome.measures:
-            found.setdefault(outcome.method, []).append(outcome.measures[measure])
+            found.setdefault(outcome.method, []).append(float(outcome.measures[measure]))
     return {method: _average(values) for method, values in found.items()}
 
 
@@ -64,7 +64,7 @@ def difference(outcomes: Iterable[Outcome], method: str, other: str, measure: st
     values: dict[str, dict[int, float]] = {method: {}, other: {}}
     for outcome in outcomes:
         if outcome.method in values and measure in outcome.measures:
-            values[outcome.method][outcome.seed] = outcome.measures[measure]
+            values[outcome.method][outcome.seed] = float(outcome.measures[measure])
     shared = sorted(values[method].keys() & values[other].keys())
     if not shared:
         raise ValueError(f"{method!r} and {other!r} share no seed with the measure {measure!r}")
