@@ -99,7 +99,9 @@ def plot_choice(
                 mean = values.mean(0)
                 place = int(np.nanargmin(mean) if "error" in quantity else np.nanargmax(mean))
                 axes.plot(x[place], mean[place], "o", color="black", markersize=5)
-            axes.set(xlabel=xlabel, title=quantity, xscale="symlog" if min(x) == 0 else "log")
+            axes.set(xlabel=xlabel, title=quantity, xscale="log")
+            if min(x) == 0:  # has a place of its own, before the least other one
+                axes.set_xscale("symlog", linthresh=min(number for number in x if number > 0))
             if len(curves) > 1:
                 axes.legend(fontsize=8)
         figure.suptitle(title)
