@@ -207,6 +207,24 @@ def validate_hypergrad(session):
         session.run("python", "-m", "chainrule.hypergrad", name, "--resume", "--out", folder / name)
 
 
+# The commands of chainrule.inference, from the shortest on.
+INFERENCE_EXPERIMENTS = "funnel stopping thresholds ensemble widths".split()
+
+
+@nox.session(name="validate-inference", python=MAIN)
+def validate_inference(session):
+    """The experiments of inference at full size, one after another: half an hour on one core; `-- folder`.
+
+    They go on where they were interrupted, in runs/inference if no folder is given. Before them, the
+    calibration of its samplers and fits, where there is one."""
+    develop(session, ["inference"], "tests-inference")
+    if (HERE / "tests/inference/validate_calibration.py").exists():
+        session.run("pytest", "tests/inference/validate_calibration.py", env=CACHE)
+    folder = Path(*session.posargs) if session.posargs else HERE / "runs" / "inference"
+    for name in INFERENCE_EXPERIMENTS:
+        session.run("python", "-m", "chainrule.inference", name, "--resume", "--out", folder / name)
+
+
 @nox.session(python=MAIN)
 def ray(session):
     """Molecules on a cluster: the tests of the extra `ray`, on a local one."""

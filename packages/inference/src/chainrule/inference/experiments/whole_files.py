@@ -1,0 +1,38 @@
+"""Files that are there whole or not at all, whenever the process is killed.
+
+One can
+- replace a file of text or bytes (`write_whole`),
+- replace a table, given by columns or by rows (`write_columns`, `write_rows`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """The file has the old content or the new; its folder is made. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+    return path
+
+
+def write_columns(path: Path, columns: Mapping[str, Iterable[Any]]) -> Path:
+    """A CSV file of columns of one length, by their names, which tell the unit. Returns the path."""
+    return write_rows(path, [*columns], zip(*columns.values(), strict=True))
+
+
+def write_rows(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) -> Path:
+    """A CSV file of rows under these names. Returns the path."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    return write_whole(path, text.getvalue())
