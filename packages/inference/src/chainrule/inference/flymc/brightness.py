@@ -16,7 +16,7 @@ what happens does not depend on its capacity.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,30 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from chainrule.inference.flymc.bound import log_expm1
 
 
+@runtime_checkable
+class Update(Protocol):
+    """How brightness is updated: a pytree, whose arrays are arguments of what is compiled."""
+
+    all_bright: bool  # whether all bright points may darken, or candidates only
+
+    def room(self, num_data: int) -> int:
+        """Places that the candidates will hardly ever exceed."""
+        ...
+
+    def candidates(self, key, num_data: int, room: int) -> tuple[Array, Array]:
+        """Distinct rows, num_data in the places left over, ascending but for those; and whether all had room."""
+        ...
+
+    def log_light(self, log_odds, rows) -> Array:
+        """Log probability that a dark candidate lights up."""
+        ...
+
+    def log_darken(self, log_odds, rows) -> Array:
+        """Log probability that a bright point, one of the candidates unless all_bright, darkens."""
+        ...
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Implicit:
     """Metropolis-Hastings: bright points propose to darken always, dark ones to light up with probability q.
@@ -34,7 +58,7 @@ class Implicit:
     tuned bounds, q = 0.1 with others.
     """
 
-    q: float = 0.01  # in (0, 1]
+    q: float = dataclasses.field(default=0.01, metadata={"static": True})  # in (0, 1]
     all_bright = True  # whether all bright points may darken, or candidates only
 
     def __post_init__(self):
@@ -44,20 +68,29 @@ class Implicit:
     def probability(self) -> float:
         return self.q
 
-    def log_light(self, log_odds):
+    def room(self, num_data: int) -> int:
+        """Places that the candidates will hardly ever exceed."""
+        return room_for(num_data, self.q)
+
+    def candidates(self, key, num_data: int, room: int):
+        """Rows, each with the same probability, see `candidates`."""
+        return candidates(key, num_data, self.q, room)
+
+    def log_light(self, log_odds, rows):
         """Log probability that a dark candidate lights up."""
         return jnp.minimum(log_odds - math.log(self.q), 0)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         """Log probability that a bright point darkens."""
         return jnp.minimum(math.log(self.q) - log_odds, 0)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Explicit:
     """Gibbs sampling: each point, bright or dark, is drawn anew with this probability."""
 
-    fraction: float = 0.1  # in (0, 1]
+    fraction: float = dataclasses.field(default=0.1, metadata={"static": True})  # in (0, 1]
     all_bright = False
 
     def __post_init__(self):
@@ -67,11 +100,19 @@ class Explicit:
     def probability(self) -> float:
         return self.fraction
 
-    def log_light(self, log_odds):
+    def room(self, num_data: int) -> int:
+        """Places that the candidates will hardly ever exceed."""
+        return room_for(num_data, self.fraction)
+
+    def candidates(self, key, num_data: int, room: int):
+        """Rows, each with the same probability, see `candidates`."""
+        return candidates(key, num_data, self.fraction, room)
+
+    def log_light(self, log_odds, rows):
         """Log probability that a candidate is bright afterwards, if it is dark before."""
         return jax.nn.log_sigmoid(log_odds)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         """Log probability that a candidate is dark afterwards, if it is bright before."""
         return jax.nn.log_sigmoid(-log_odds)
 
@@ -96,7 +137,7 @@ class Refreshed(NamedTuple):
 
 
 def refresh(
-    update: Implicit | Explicit,
+    update: Update,
     key: Key[Array, ""],
     bright: Bright,
     gap: Callable[[Int[Array, " rows"]], Float[Array, " rows"]],
@@ -105,7 +146,7 @@ def refresh(
     """Update the brightness at a fixed theta.
 
     Args:
-        update: `Implicit(q)` or `Explicit(fraction)`.
+        update: `Implicit(q)`, `Explicit(fraction)`, or what `weighted` made.
         key: for all of it.
         bright: as it is.
         gap: log likelihood less log bound of rows, with the floor.
@@ -113,16 +154,16 @@ def refresh(
     """
     candidate_key, flip_key = jax.random.split(key)
     num_data, capacity = len(bright.is_bright), len(bright.rows)
-    rows, complete = candidates(candidate_key, num_data, update.probability, room)
+    rows, complete = update.candidates(candidate_key, num_data, room)
     inside = rows < num_data
     safe = jnp.minimum(rows, num_data - 1)
     dark = inside & ~bright.is_bright[safe]
     found = jnp.where(dark, gap(safe), 1)
-    lights = dark & (_log_uniform(flip_key, rows, found.dtype) < update.log_light(log_expm1(found)))
+    lights = dark & (_log_uniform(flip_key, rows, found.dtype) < update.log_light(log_expm1(found), safe))
 
     alive = jnp.arange(capacity) < bright.count
     may = alive if update.all_bright else alive & _is_in(bright.rows, rows)
-    log_darken = update.log_darken(log_expm1(bright.gap))
+    log_darken = update.log_darken(log_expm1(bright.gap), jnp.minimum(bright.rows, num_data - 1))
     darkens = may & (_log_uniform(flip_key, bright.rows, found.dtype) < log_darken)
 
     keep = jnp.concatenate([alive & ~darkens, lights])

@@ -25,10 +25,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from chainrule.inference.flymc.bound import floor_of, log_expm1
-from chainrule.inference.flymc.brightness import Bright, Explicit, Implicit, refresh, room_for
+from chainrule.inference.flymc.brightness import Bright, Implicit, Update, refresh
 from chainrule.inference.flymc.moves import MALA, Evaluated, Move, Moved, Point, evaluate
+from chainrule.inference.flymc.weighted import over_blocks
 
-BLOCK = 4096  # rows whose gaps `init` computes at a time
 LEAST_CAPACITY = 64
 
 
@@ -67,7 +67,7 @@ class Firefly:
     log_prior: Callable[[PyTree], Array] = dataclasses.field(metadata={"static": True})  # of theta
     bound: Any  # a Bound
     move: Move = dataclasses.field(default=MALA(), metadata={"static": True})
-    brightness: Implicit | Explicit = dataclasses.field(default=Implicit(), metadata={"static": True})
+    brightness: Update = Implicit()
     step_size: Float[Array, ""] | float | None = None  # of the move; None for where warm-up begins
     scale: Float[Array, "..."] | None = None  # (dims, dims), or (dims,) if diagonal; see `preconditioned`
     moves: int = dataclasses.field(default=1, metadata={"static": True})  # of theta for each update of z
@@ -110,7 +110,7 @@ class Firefly:
         """Update the brightness given theta, then move theta given the brightness."""
         brightness_key, move_key = jax.random.split(key)
         gap = lambda rows: self._gap(state.position, rows)
-        room = self.room or room_for(self.bound.num_data, self.brightness.probability)
+        room = self.room or self.brightness.room(self.bound.num_data)
         done = refresh(self.brightness, brightness_key, state.bright, gap, room)
 
         bright, overflow = done.bright, done.overflow
@@ -172,11 +172,7 @@ class Firefly:
         return gap + jnp.asarray(floor_of(gap.dtype) if self.floor is None else self.floor, gap.dtype)
 
     def _all_gaps(self, theta):
-        num_data = self.bound.num_data
-        block = min(BLOCK, num_data)
-        rows = jnp.arange(-(-num_data // block) * block, dtype=jnp.int32).reshape(-1, block)
-        gaps = lax.map(lambda rows: self._gap(theta, jnp.minimum(rows, num_data - 1)), rows)
-        return gaps.reshape(-1)[:num_data]
+        return over_blocks(lambda rows: self._gap(theta, rows), self.bound.num_data)
 
     def _check(self, position):
         for leaf in jax.tree.leaves(self.bound):
