@@ -37,7 +37,7 @@ class Update(Protocol):
         ...
 
     def candidates(self, key, num_data: int, room: int) -> tuple[Array, Array]:
-        """Distinct rows, num_data in the places left over, ascending but for those; and whether all had room."""
+        """Distinct rows, num_data in places left over, else ascending; and whether there was room."""
         ...
 
     def log_light(self, log_odds, rows) -> Array:

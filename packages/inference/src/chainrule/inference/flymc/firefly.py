@@ -67,7 +67,7 @@ class Firefly:
     log_prior: Callable[[PyTree], Array] = dataclasses.field(metadata={"static": True})  # of theta
     bound: Any  # a Bound
     move: Move = dataclasses.field(default=MALA(), metadata={"static": True})
-    brightness: Update = Implicit()
+    brightness: Update = dataclasses.field(default=Implicit())
     step_size: Float[Array, ""] | float | None = None  # of the move; None for where warm-up begins
     scale: Float[Array, "..."] | None = None  # (dims, dims), or (dims,) if diagonal; see `preconditioned`
     moves: int = dataclasses.field(default=1, metadata={"static": True})  # of theta for each update of z

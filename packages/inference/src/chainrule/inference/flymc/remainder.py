@@ -25,8 +25,8 @@ def remainder(integrand: Callable[[Array], Array], dims: int, dtype: np.dtype) -
 
 def remainder_and_slope(
     integrand: Callable[[Array], Array], dims: int, dtype: np.dtype
-) -> Float[Array, "2 *shape"]:
-    """The same, and int_0^1 integrand(t) dt, of which the slope of what a tangent leaves is made:
+) -> Float[Array, "..."]:
+    """A pair: the same, and int_0^1 integrand(t) dt, which makes the slope of what a tangent leaves:
 
     f'(x0) - f'(x) = (x - x0) int_0^1 (-f''(x0 + t (x - x0))) dt.
     """
