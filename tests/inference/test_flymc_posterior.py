@@ -70,7 +70,7 @@ def test_posterior_of_three_data_is_that_of_quadrature(name, move, step_size, up
             state, info = kernel.step(jax.random.fold_in(key, t), state)
             flat = state.position.ravel()
             # Brightness and theta after a step: a draw from the joint distribution.
-            seen = jnp.concatenate([flat, jnp.outer(flat, flat).ravel(), state.bright.is_bright])
+            seen = jnp.concatenate([flat, jnp.outer(flat, flat).ravel(), state.bright.mask(3)])
             return (state, totals + (t >= WARM) * seen), info.overflow | (info.violations > 0)
 
         start = kernel.init(key, theta, capacity=3), jnp.zeros(9)

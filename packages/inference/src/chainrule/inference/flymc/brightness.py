@@ -37,7 +37,10 @@ class Update(Protocol):
         ...
 
     def candidates(self, key, num_data: int, room: int) -> tuple[Array, Array]:
-        """Distinct rows, num_data in places left over, else ascending; and whether there was room."""
+        """Rows in ascending order, num_data where places are left over; and whether there was room.
+
+        A row may stand there more than once: it is a candidate once.
+        """
         ...
 
     def log_light(self, log_odds, rows) -> Array:
@@ -123,7 +126,10 @@ class Bright(NamedTuple):
     rows: Int[Array, " capacity"]  # their rows, in no order; from place `count` on, num_data
     count: Int[Array, ""]  # how many
     gap: Float[Array, " capacity"]  # of each, with the floor, at the current theta; 1 from `count` on
-    is_bright: Bool[Array, " data"]  # the same set, to look rows up in
+
+    def mask(self, num_data: int) -> Bool[Array, " data"]:
+        """Whether each row is bright."""
+        return jnp.zeros(num_data, bool).at[self.rows].set(True, mode="drop")
 
 
 class Refreshed(NamedTuple):
@@ -141,6 +147,7 @@ def refresh(
     key: Key[Array, ""],
     bright: Bright,
     gap: Callable[[Int[Array, " rows"]], Float[Array, " rows"]],
+    num_data: int,
     room: int,
 ) -> Refreshed:
     """Update the brightness at a fixed theta.
@@ -150,21 +157,28 @@ def refresh(
         key: for all of it.
         bright: as it is.
         gap: log likelihood less log bound of rows, with the floor.
-        room: places for candidates, see `room_for`.
+        num_data: N.
+        room: places for candidates, see `Update.room`.
     """
     candidate_key, flip_key = jax.random.split(key)
-    num_data, capacity = len(bright.is_bright), len(bright.rows)
+    capacity = len(bright.rows)
     rows, complete = update.candidates(candidate_key, num_data, room)
-    inside = rows < num_data
-    safe = jnp.minimum(rows, num_data - 1)
-    dark = inside & ~bright.is_bright[safe]
-    found = jnp.where(dark, gap(safe), 1)
-    lights = dark & (_log_uniform(flip_key, rows, found.dtype) < update.log_light(log_expm1(found), safe))
-
     alive = jnp.arange(capacity) < bright.count
-    may = alive if update.all_bright else alive & _is_in(bright.rows, rows)
+    # Which candidates are bright already: each bright row is looked up among them, where it stands first.
+    place = jnp.searchsorted(rows, bright.rows, method="scan_unrolled")
+    found_there = alive & (rows[jnp.minimum(place, len(rows) - 1)] == bright.rows)
+    known = jnp.zeros(len(rows), bool).at[jnp.where(found_there, place, len(rows))].set(True, mode="drop")
+    again = jnp.concatenate([jnp.zeros(1, bool), rows[1:] == rows[:-1]])
+    dark = (rows < num_data) & ~known & ~again
+    rows = jnp.where(dark, rows, num_data)
+    safe = jnp.minimum(rows, num_data - 1)
+    found = jnp.where(dark, gap(safe), 1)
+
+    chance = _log_uniform(flip_key, jnp.concatenate([bright.rows, rows]), found.dtype)
+    lights = dark & (chance[capacity:] < update.log_light(log_expm1(found), safe))
+    may = alive if update.all_bright else found_there
     log_darken = update.log_darken(log_expm1(bright.gap), jnp.minimum(bright.rows, num_data - 1))
-    darkens = may & (_log_uniform(flip_key, bright.rows, found.dtype) < log_darken)
+    darkens = may & (chance[:capacity] < log_darken)
 
     keep = jnp.concatenate([alive & ~darkens, lights])
     place = jnp.where(keep, jnp.cumsum(keep) - 1, capacity)  # what finds no place is dropped
@@ -172,10 +186,7 @@ def refresh(
     compact = lambda empty, old, new: (
         jnp.full_like(old, empty).at[place].set(jnp.concatenate([old, new]), mode="drop")
     )
-    nowhere = jnp.asarray(num_data, rows.dtype)
-    is_bright = bright.is_bright.at[jnp.where(darkens, bright.rows, nowhere)].set(False, mode="drop")
-    is_bright = is_bright.at[jnp.where(lights, rows, nowhere)].set(True, mode="drop")
-    after = Bright(compact(num_data, bright.rows, rows), count, compact(1, bright.gap, found), is_bright)
+    after = Bright(compact(num_data, bright.rows, rows), count, compact(1, bright.gap, found))
     return Refreshed(
         after,
         jnp.sum(dark, dtype=jnp.int32),
@@ -218,11 +229,6 @@ def room_for(num_data: int, probability: float) -> int:
 def _log_uniform(key, rows, dtype):
     """The log of a uniform number for each row, the same wherever the row stands."""
     return jax.vmap(lambda row: -jax.random.exponential(jax.random.fold_in(key, row), dtype=dtype))(rows)
-
-
-def _is_in(rows, ascending):
-    place = jnp.minimum(jnp.searchsorted(ascending, rows), len(ascending) - 1)
-    return ascending[place] == rows
 
 
 def _check_probability(name, field, value):

@@ -104,14 +104,14 @@ class Firefly:
         alive = rows < len(gap)
         near = jnp.where(alive, gap[jnp.minimum(rows, len(gap) - 1)], 1)
         position = _nan_if(count > capacity, position)
-        return State(position, self.smooth_log_density(position), Bright(rows, count, near, is_bright))
+        return State(position, self.smooth_log_density(position), Bright(rows, count, near))
 
     def step(self, key: Key[Array, ""], state: State) -> tuple[State, Info]:
         """Update the brightness given theta, then move theta given the brightness."""
         brightness_key, move_key = jax.random.split(key)
         gap = lambda rows: self._gap(state.position, rows)
         room = self.room or self.brightness.room(self.bound.num_data)
-        done = refresh(self.brightness, brightness_key, state.bright, gap, room)
+        done = refresh(self.brightness, brightness_key, state.bright, gap, self.bound.num_data, room)
 
         bright, overflow = done.bright, done.overflow
         flat, unravel = ravel_pytree(_nan_if(overflow, state.position))

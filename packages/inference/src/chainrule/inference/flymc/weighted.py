@@ -56,17 +56,14 @@ class Weighted:
     def candidates(
         self, key: Key[Array, ""], num_data: int, room: int
     ) -> tuple[Int[Array, " room"], Bool[Array, ""]]:
-        """Rows in ascending order, num_data in the places left over; and whether there was room."""
+        """Rows in ascending order, some twice, num_data in the places left over; and that there was room."""
         count_key, cell_key = jax.random.split(key)
         draws, cells = len(self.cumulative), len(self.threshold)
         count = jnp.sum(jax.random.bits(count_key, (), jnp.uint32) >= self.cumulative, dtype=jnp.int32)
         cell, word = jax.random.bits(cell_key, (2, draws), jnp.uint32)
         cell = (cell & jnp.uint32(cells - 1)).astype(jnp.int32)
         row = jnp.where(word < self.threshold[cell], cell, self.other[cell])
-        row = jnp.sort(jnp.where(jnp.arange(draws) < count, row, num_data))
-        again = jnp.concatenate([jnp.zeros(1, bool), row[1:] == row[:-1]])
-        row = jnp.where(again, num_data, row)
-        return row, jnp.asarray(True)
+        return jnp.sort(jnp.where(jnp.arange(draws) < count, row, num_data)), jnp.asarray(True)
 
     def log_light(self, log_odds, rows):
         """Log probability that a dark candidate lights up."""
