@@ -104,7 +104,7 @@ def weighted(
     if scale is None:
         scale = posterior_scale(log_prior, bound, position)
     noise = jax.random.normal(jax.random.key(0) if key is None else key, (DRAWS, len(flat)), flat.dtype)
-    thetas = jax.vmap(unravel)(flat + noise @ jnp.asarray(scale, flat.dtype).T)
+    thetas = jax.vmap(unravel)(flat[None] + noise @ jnp.asarray(scale, flat.dtype).T)
     hazard = excess * np.asarray(_mean_brightness(bound, thetas), np.float64)
     return from_hazard(hazard, flat.dtype)
 
