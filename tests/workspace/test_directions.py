@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[2]
 ABOVE_THE_PACKAGES = {"report", "examples", "benchmarks", "tests"}
 ONLY_IN = {"flax": {"fingerprints", "svae"}, "rdkit": {"fingerprints"}}
 MODULES_THAT_MEET = {"rdkit": 3}  # at most so many of a package: one reads, one takes apart, one draws
-ONLY_IN_MODULES = {"matplotlib": ["plot.py"], "sklearn": ["estimators.py", "images.py"]}  # of any package
+ONLY_IN_MODULES = {
+    "matplotlib": ["plot.py"],
+    "sklearn": ["estimators.py", "firefly_data.py", "images.py"],
+}  # of any package
 ORACLES_AND_PEERS = {
     *("pandas", "datamol", "torch", "torch_geometric", "tensorflow"),
     *("jaxopt", "optimistix", "lineax", "equinox", "blackjax", "numpyro", "dynamax", "autograd"),
