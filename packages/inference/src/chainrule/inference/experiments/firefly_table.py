@@ -9,7 +9,7 @@ softmax, a slice for robust regression. Each is run on all data; with bounds tha
 their expected brightness, which the paper has not.
 
 Speed-up is effective draws per evaluation, over those of all data. The paper's own figures stand beside,
-quoted from memory: they were not verified against its text, and its data, but for some of the first, are others.
+quoted from memory: they were not verified against its text, and its data are others.
 
 Source: D. Maclaurin and R. P. Adams, Firefly Monte Carlo: exact MCMC with subsets of data, UAI 2014, table 1.
 """
