@@ -172,7 +172,7 @@ def test_what_is_allowed_passes(tmp_path, files):
         (
             f"{PRINTS}/a.py",
             "from sklearn.linear_model import Ridge",
-            "modules named ['estimators.py', 'images.py']",
+            "modules named ['estimators.py', 'firefly_data.py', 'images.py']",
         ),
         (f"{PRINTS}/a.py", "from torch import nn", "oracles and peers"),
         (f"{SVAE}/a.py", "import einops", "packages/svae/pyproject.toml does not require"),

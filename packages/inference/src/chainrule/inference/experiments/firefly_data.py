@@ -56,7 +56,7 @@ def three_digits() -> Data:
     from sklearn.datasets import load_digits
 
     pixels, digits = load_digits(n_class=3, return_X_y=True)
-    return _with_constant(pixels[:, pixels.std(0) > 0] / 16, digits)
+    return _with_constant(pixels[:, pixels.std(0) > 0] / 16, np.asarray(digits))
 
 
 def photovoltaic(num_data: int | None = None) -> Data:
