@@ -109,7 +109,7 @@ class Model:
     def seen(self, state, bound):
         """Test functions of theta, data and brightness."""
         flat = state.position.ravel()
-        lit = state.bright.is_bright.astype(flat.dtype)
+        lit = state.bright.mask(bound.num_data).astype(flat.dtype)
         count, fit = lit.sum(), self.log_likelihood(bound, state.position)
         second = jnp.outer(flat, flat)[jnp.triu_indices(len(flat))]
         neighbours = jnp.sum(lit[1:] * lit[:-1])

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from chainrule.inference.flymc import Bright, Explicit, Implicit, brightness
-from chainrule.inference.flymc.brightness import candidates, refresh, room_for
+from chainrule.inference.flymc import Bright, Explicit, Implicit, Weighted, brightness
+from chainrule.inference.flymc.brightness import candidates, refresh
+from chainrule.inference.flymc.weighted import from_hazard
 
 ODDS = np.array([0.05, 2.0, 0.4])
+ROWS = 500  # of a larger set
+ROWS_OF_ODDS = jnp.arange(len(ODDS))
 STATES = list(itertools.product([0, 1], repeat=len(ODDS)))
 
 
 def independent(probability):
     """Every set of candidates, with its probability."""
     for inside in STATES:
-        p = np.prod([probability if c else 1 - probability for c in inside])
+        p = np.prod([q if c else 1 - q for c, q in zip(inside, probability, strict=True)])
         yield inside, p
 
 
@@ -30,10 +33,17 @@ def block_of_one(probability):
         yield tuple(int(n == row) for n in range(len(ODDS))), 1 / len(ODDS)
 
 
+def probabilities(update):
+    """Of each row, to be a candidate."""
+    if isinstance(update, Weighted):
+        return np.exp(np.asarray(update.log_q))
+    return np.full(len(ODDS), update.probability)
+
+
 def enumerated(update, sets):
     """The transition matrix over all 2^N states, from the update's own probabilities."""
-    light = np.exp(np.asarray(update.log_light(jnp.log(ODDS))))
-    darken = np.exp(np.asarray(update.log_darken(jnp.log(ODDS))))
+    light = np.exp(np.asarray(update.log_light(jnp.log(ODDS), ROWS_OF_ODDS)))
+    darken = np.exp(np.asarray(update.log_darken(jnp.log(ODDS), ROWS_OF_ODDS)))
 
     def site(n, z, after, candidate):
         moves = candidate or (z and update.all_bright)
@@ -41,7 +51,7 @@ def enumerated(update, sets):
         return p if after != z else 1 - p
 
     matrix = np.zeros((len(STATES), len(STATES)))
-    for inside, p in sets(update.probability):
+    for inside, p in sets(probabilities(update)):
         for i, z in enumerate(STATES):
             for j, after in enumerate(STATES):
                 matrix[i, j] += p * np.prod([site(n, z[n], after[n], inside[n]) for n in range(len(ODDS))])
@@ -59,10 +69,15 @@ def error(update, sets):
     return np.abs(TARGET @ matrix - TARGET).max()
 
 
-UPDATES = [Implicit(0.01), Implicit(0.3), Implicit(1.0), Explicit(0.25), Explicit(1.0)]
+WEIGHTED = from_hazard(np.array([0.3, 0.9, 0.1]), np.float64)
+UPDATES = [Implicit(0.01), Implicit(0.3), Implicit(1.0), WEIGHTED, Explicit(0.25), Explicit(1.0)]
 
 
-@pytest.mark.parametrize("update", UPDATES, ids=str)
+def name(update):
+    return "Weighted" if isinstance(update, Weighted) else str(update)
+
+
+@pytest.mark.parametrize("update", UPDATES, ids=name)
 def test_update_leaves_the_distribution_as_it_is(update):
     assert error(update, independent) < 1e-12
 
@@ -70,27 +85,58 @@ def test_update_leaves_the_distribution_as_it_is(update):
 class Flipped(Implicit):
     """The acceptance of a well-known port: both signs of the logarithms turned round."""
 
-    def log_light(self, log_odds):
+    def log_light(self, log_odds, rows):
         return jnp.minimum(-log_odds - math.log(self.q), 0)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         return jnp.minimum(math.log(self.q) + log_odds, 0)
 
 
 class Unweighted(Implicit):
     """Metropolis' rule that forgets that the proposal is not symmetric."""
 
-    def log_light(self, log_odds):
+    def log_light(self, log_odds, rows):
         return jnp.minimum(log_odds, 0)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         return jnp.minimum(-log_odds, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Weighted):
+    """Rows are candidates with probabilities of their own, but accepted as if with one for all."""
+
+    def log_light(self, log_odds, rows):
+        return jnp.minimum(log_odds - self.log_q.mean(), 0)
+
+    def log_darken(self, log_odds, rows):
+        return jnp.minimum(self.log_q.mean() - log_odds, 0)
+
+
+def two_draws(probability):
+    """Not a Poisson number of draws but two, of rows such that each is hit with its probability."""
+    p = 1 - np.sqrt(1 - probability)
+    p = np.append(p, 1 - p.sum())  # the last hits nothing
+    for pair in itertools.product(range(len(p)), repeat=2):
+        yield tuple(int(n in pair) for n in range(len(ODDS))), p[pair[0]] * p[pair[1]]
 
 
 @pytest.mark.parametrize(
     ("update", "sets"),
-    [(Flipped(0.5), independent), (Unweighted(0.5), independent), (Implicit(1 / 3), block_of_one)],
-    ids=["acceptance with flipped signs", "acceptance without q", "block of candidates of fixed size"],
+    [
+        (Flipped(0.5), independent),
+        (Unweighted(0.5), independent),
+        (Implicit(1 / 3), block_of_one),
+        (Shared(**vars(WEIGHTED)), independent),
+        (WEIGHTED, two_draws),
+    ],
+    ids=[
+        "acceptance with flipped signs",
+        "acceptance without q",
+        "block of candidates of fixed size",
+        "one q for all rows in the acceptance",
+        "a fixed number of draws",
+    ],
 )
 def test_enumeration_rejects_wrong_updates(update, sets):
     assert error(update, sets) > 1e-3
@@ -108,17 +154,17 @@ def bright_of(z, capacity, odds=ODDS):
     rows = rows.astype(jnp.int32)
     gap = jnp.log1p(jnp.asarray(odds))
     near = jnp.where(rows < len(z), gap[jnp.minimum(rows, len(z) - 1)], 1)
-    return Bright(rows, jnp.sum(z, dtype=jnp.int32), near, z)
+    return Bright(rows, jnp.sum(z, dtype=jnp.int32), near)
 
 
 def consistent(bright, capacity):
     rows = np.asarray(bright.rows)
     count = int(bright.count)
-    assert sorted(rows[:count]) == np.flatnonzero(bright.is_bright).tolist()
-    assert (rows[count:] == len(bright.is_bright)).all() and len(rows) == capacity
+    assert len(set(rows[:count])) == count and (rows[:count] < ROWS).all()
+    assert (rows[count:] == ROWS).all() and len(rows) == capacity
 
 
-@pytest.mark.parametrize("update", [Implicit(0.3), Explicit(0.4)], ids=str)
+@pytest.mark.parametrize("update", [Implicit(0.3), WEIGHTED, Explicit(0.4)], ids=name)
 def test_what_it_does_has_the_enumerated_probabilities(update):
     """40,000 updates from each state; counts within 5 standard deviations of the enumerated matrix."""
     number = 40_000
@@ -127,7 +173,9 @@ def test_what_it_does_has_the_enumerated_probabilities(update):
 
     @jax.jit
     def after(key, z):
-        one = lambda key: refresh(update, key, bright_of(z, 3), lambda rows: gap[rows], 4).bright.is_bright
+        one = lambda key: refresh(
+            update, key, bright_of(z, 3), gap.__getitem__, 3, update.room(3)
+        ).bright.mask(3)
         return jax.vmap(one)(jax.random.split(key, number))
 
     for i, z in enumerate(STATES):
@@ -151,8 +199,8 @@ def p_of_states_after(update, updates=2, number=200_000):
     def lane(key):
         start_key, key = jax.random.split(key)
         z = jax.random.uniform(start_key, 3) < jnp.asarray(ODDS / (1 + ODDS))
-        again = lambda bright, key: (refresh(update, key, bright, lambda rows: gap[rows], 4).bright, None)
-        return jax.lax.scan(again, bright_of(z, 3), jax.random.split(key, updates))[0].is_bright
+        again = lambda bright, key: (refresh(update, key, bright, lambda rows: gap[rows], 3, 4).bright, None)
+        return jax.lax.scan(again, bright_of(z, 3), jax.random.split(key, updates))[0].mask(3)
 
     keys = jax.random.split(jax.random.key(0), number)
     counts = np.bincount(np.asarray(jax.jit(jax.vmap(lane))(keys)) @ (4, 2, 1), minlength=len(STATES))
@@ -166,28 +214,29 @@ def test_states_keep_their_probabilities_and_lose_them_to_wrong_updates(monkeypa
     assert p_of_states_after(Implicit(1 / 3)) < 1e-9
 
 
-ROWS = 500
-
-
-@pytest.mark.parametrize("update", [Implicit(0.1), Explicit(0.2)], ids=str)
+@pytest.mark.parametrize(
+    "update",
+    [Implicit(0.1), from_hazard(np.linspace(0, 0.3, ROWS), np.float64), Explicit(0.2)],
+    ids=name,
+)
 def test_buffers_agree_and_draws_do_not_depend_on_their_size(update):
     rng = np.random.default_rng(0)
     odds = rng.exponential(0.3, ROWS)
     gap = jnp.log1p(jnp.asarray(odds))
-    room = room_for(ROWS, update.probability)
+    room = update.room(ROWS)
     ends = []
     for capacity, extra in ((256, 0), (400, 50)):
         one = jax.jit(
-            lambda key, bright, room=room + extra: refresh(update, key, bright, gap.__getitem__, room)
+            lambda key, bright, room=room + extra: refresh(update, key, bright, gap.__getitem__, ROWS, room)
         )
         bright = bright_of(np.zeros(ROWS), capacity, odds)
         for i in range(20):
             before, done = bright, one(jax.random.key(i), bright)
             bright = done.bright
             assert not done.overflow and done.violations == 0
-            assert done.flips == (before.is_bright != bright.is_bright).sum()
+            assert done.flips == (before.mask(ROWS) != bright.mask(ROWS)).sum()
             consistent(bright, capacity)
-        ends.append(np.asarray(bright.is_bright))
+        ends.append(np.asarray(bright.mask(ROWS)))
         np.testing.assert_array_equal(bright.gap[: bright.count], gap[bright.rows[: bright.count]])
     assert ends[0].sum() > 20 and (ends[0] == ends[1]).all()
 
@@ -195,7 +244,7 @@ def test_buffers_agree_and_draws_do_not_depend_on_their_size(update):
 def test_too_little_room_is_said():
     gap = jnp.full(ROWS, 5.0)
     run = lambda update, capacity, room: jax.jit(
-        lambda bright: refresh(update, jax.random.key(0), bright, lambda rows: gap[rows], room)
+        lambda bright: refresh(update, jax.random.key(0), bright, gap.__getitem__, ROWS, room)
     )(bright_of(np.zeros(ROWS), capacity))
     assert run(Implicit(0.1), 16, 200).overflow  # bright points have no room
     assert run(Implicit(0.1), 256, 10).overflow  # candidates have none
@@ -204,9 +253,9 @@ def test_too_little_room_is_said():
 
 def test_gaps_that_are_none_are_counted_and_light_nothing():
     gap = jnp.full(ROWS, 1e-3).at[3].set(-0.1).at[4].set(jnp.nan)
-    once = lambda bright: refresh(Implicit(1.0), jax.random.key(0), bright, lambda rows: gap[rows], ROWS + 1)
+    once = lambda bright: refresh(Implicit(1.0), jax.random.key(0), bright, gap.__getitem__, ROWS, ROWS + 1)
     done = jax.jit(once)(bright_of(np.zeros(ROWS), 512))
-    assert done.violations == 2 and not done.bright.is_bright[jnp.array([3, 4])].any()
+    assert done.violations == 2 and not done.bright.mask(ROWS)[jnp.array([3, 4])].any()
     assert done.evaluations == ROWS
 
 
@@ -214,7 +263,7 @@ def test_gaps_that_are_none_are_counted_and_light_nothing():
 def test_candidates_are_independent_with_their_probability(probability):
     """Counts of a row, of pairs of rows and of all rows, within 5 standard deviations."""
     number, size = 20_000, 60
-    room = room_for(size, probability)
+    room = Implicit(probability).room(size)
     chosen = jax.jit(jax.vmap(lambda key: candidates(key, size, probability, room)))
     rows, complete = chosen(jax.random.split(jax.random.key(1), number))
     assert complete.all()
@@ -245,3 +294,31 @@ def test_probabilities_are_checked(value):
     with pytest.raises(ValueError, match="fraction = "):
         Explicit(value)
     assert dataclasses.replace(Implicit(), q=0.5).probability == 0.5
+
+
+def test_each_row_is_hit_with_the_probability_that_is_used():
+    """Weighted candidates of uneven rows, many of them and few: counts, pairs, and the table itself."""
+    hazard = np.random.default_rng(0).gamma(0.3, size=37) + 1e-4
+    update = from_hazard(hazard, np.float64)
+    q, number = np.exp(np.asarray(update.log_q)), 40_000
+    floor = 0.02 * hazard.sum() / 37
+    np.testing.assert_allclose(q, -np.expm1(-0.98 * hazard - floor), rtol=1e-5)  # as asked for
+    one = lambda key: update.candidates(key, 37, update.room(37))[0]
+    rows = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), number)))
+    inside = (rows[:, :, None] == np.arange(37)).any(1).astype(int)
+    sd = np.sqrt(number * q * (1 - q))
+    assert (np.abs(inside.sum(0) - number * q) <= 5 * sd).all()
+    together = inside.T @ inside / number - np.outer(q, q)
+    error = np.sqrt(np.outer(q, q) / number)
+    assert (np.abs(together - np.diag(np.diag(together))) <= 6 * error).all()
+
+
+def test_a_table_of_a_million_rows_says_what_it_does():
+    """The probabilities of all rows add up to 1 and are those asked for, to what 32 bits resolve."""
+    hazard = np.random.default_rng(0).gamma(0.1, size=1_000_000) * 1e-3
+    update = from_hazard(hazard, np.float32)
+    rate = -np.log1p(-np.exp(np.asarray(update.log_q, np.float64)))
+    expected = 0.98 * hazard + 0.02 * hazard.sum() / len(hazard)
+    assert abs(rate.sum() / hazard.sum() - 1) < 1e-6
+    assert np.abs(rate / expected - 1).max() < 1e-4
+    assert len(update.cumulative) < hazard.sum() + 9 * hazard.sum() ** 0.5 + 16

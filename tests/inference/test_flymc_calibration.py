@@ -88,10 +88,10 @@ class Flipped(Implicit):
 
     sign: Any = 1
 
-    def log_light(self, log_odds):
+    def log_light(self, log_odds, rows):
         return jnp.minimum(self.sign * log_odds - math.log(self.q), 0)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         return jnp.minimum(math.log(self.q) - self.sign * log_odds, 0)
 
 
@@ -110,10 +110,9 @@ class Overflowing:
         after, info = self.kernel.step(key, state)
         bright = after.bright
         kept = jnp.arange(len(bright.rows)) < jnp.minimum(bright.count, self.room)
-        rows = jnp.where(kept, bright.rows, len(bright.is_bright))
-        is_bright = jnp.zeros_like(bright.is_bright).at[rows].set(True, mode="drop")
+        rows = jnp.where(kept, bright.rows, self.kernel.bound.num_data)
         count = kept.sum(dtype=bright.count.dtype)
-        cut = after._replace(bright=Bright(rows, count, jnp.where(kept, bright.gap, 1), is_bright))
+        cut = after._replace(bright=Bright(rows, count, jnp.where(kept, bright.gap, 1)))
         ignored = self.rejects & (bright.count > self.room)
         return jax.tree.map(lambda old, new: jnp.where(ignored, old, new), state, cut), info
 

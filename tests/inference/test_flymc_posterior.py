@@ -58,7 +58,7 @@ def simulated(name, kernel, chains, steps, capacity=3):
             state, info = kernel.step(jax.random.fold_in(key, t), state)
             flat = state.position.ravel()
             # Brightness and theta after a step: a draw from the joint distribution.
-            seen = jnp.concatenate([flat, jnp.outer(flat, flat).ravel(), state.bright.is_bright])
+            seen = jnp.concatenate([flat, jnp.outer(flat, flat).ravel(), state.bright.mask(3)])
             return (state, totals + (t >= WARM) * seen), (info.overflow, info.violations > 0)
 
         start = kernel.init(key, theta, capacity=capacity), jnp.zeros(9)

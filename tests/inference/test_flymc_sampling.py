@@ -10,14 +10,17 @@ import pytest
 from chainrule.inference.flymc import (
     HMC,
     BoundViolated,
+    Explicit,
     Firefly,
     FullData,
     Implicit,
     RandomWalk,
+    Weighted,
     find_map,
     logistic_bound,
     preconditioned,
     sample,
+    weighted,
 )
 
 pytestmark = pytest.mark.slow
@@ -117,6 +120,47 @@ def test_firefly_and_full_data_have_the_same_posterior():
     error = np.hypot(fly.mcse["theta"], full.mcse["theta"])
     assert (np.abs(fly.mean["theta"] - full.mean["theta"]) < 4 * error).all()
     np.testing.assert_allclose(fly.sd["theta"], full.sd["theta"], rtol=0.15)
+
+
+def test_a_step_makes_nothing_as_long_as_the_data():
+    """Whatever a step computes is smaller than N, although the data are a thousand times larger than it."""
+    num_data, cells = 100_000, 1 << 17
+    bound = dataclasses.replace(BOUND, signed=jnp.zeros((num_data, DIMS)), touching=jnp.zeros(num_data))
+    table = jnp.zeros(cells, jnp.uint32), jnp.zeros(cells, jnp.int32)
+    by_row = Weighted(*table, jnp.zeros(num_data), jnp.zeros(200, jnp.uint32))
+    for brightness in (by_row, Implicit(1e-3), Explicit(1e-3)):
+        kernel = dataclasses.replace(KERNEL, bound=bound, brightness=brightness)
+        state = jax.eval_shape(lambda kernel, theta: kernel.init(KEY, theta, 128), kernel, THETA)
+        assert max(leaf.size for leaf in jax.tree.leaves(state)) == 128
+        jaxpr = jax.make_jaxpr(lambda kernel, state: kernel.step(KEY, state))(kernel, state)
+        assert 200 < largest(jaxpr.jaxpr) < 20_000
+
+
+def largest(jaxpr):
+    """Size of the largest array that is computed, here or in what is called."""
+    sizes = [out.aval.size for eqn in jaxpr.eqns for out in eqn.outvars]
+    for eqn in jaxpr.eqns:
+        for inner in jax.tree.leaves(tuple(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            sizes += [largest(inner)] if hasattr(inner, "eqns") else []
+    return max(sizes, default=0)
+
+
+def test_weighted_candidates_and_the_same_for_all_sample_one_posterior():
+    """A few hundred data, with a proposal that knows them: moments as with Implicit, and sums add up."""
+    weights = weighted(log_prior, BOUND, THETA)
+    assert 0.5 < np.exp(weights.log_q).sum() / short().info.num_bright.mean() < 3
+    settings = dict(num_chains=4, num_warmup=200, num_samples=800, chunk=250)
+    one, other = (
+        short(dataclasses.replace(KERNEL, move=HMC(4), brightness=update), **settings).summary()
+        for update in (weights, Implicit(0.3))
+    )
+    assert max(one.worst_rhat, other.worst_rhat) < 1.03
+    error = np.hypot(one.mcse["theta"], other.mcse["theta"])
+    assert (np.abs(one.mean["theta"] - other.mean["theta"]) < 4 * error).all()
+    np.testing.assert_allclose(one.sd["theta"], other.sd["theta"], rtol=0.15)
+    with pytest.raises(ValueError, match=r"excess = 0\.0 must be above 0"):
+        weighted(log_prior, BOUND, THETA, excess=0.0)
 
 
 @jax.tree_util.register_dataclass

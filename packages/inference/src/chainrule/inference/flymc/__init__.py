@@ -3,7 +3,7 @@
 logistic_bound, softmax_bound, student_t_bound    lower bounds of likelihoods; .tuned(theta) to touch there
 Bound, check_bound                                a bound of one's own, and a hunt for where it is none
 Firefly, FullData                                 kernels: init(key, theta), step(key, state) -> (state, info)
-Implicit, Explicit                                how brightness is updated
+Implicit, Explicit, weighted                      how brightness is updated
 RandomWalk, MALA, HMC, Slice                      how theta moves
 sample                                            chains with warm-up; Run(draws, info, ...)
 find_map, preconditioned                          where to tune a bound; the scale of the moves
@@ -21,6 +21,7 @@ from chainrule.inference.flymc.sampling import BoundViolated, Progress, Run, sam
 from chainrule.inference.flymc.slice import Slice
 from chainrule.inference.flymc.softmax import SoftmaxBound, softmax_bound
 from chainrule.inference.flymc.student_t import StudentTBound, student_t_bound
+from chainrule.inference.flymc.weighted import Weighted, weighted
 
 __all__ = [
     "HMC",
@@ -43,6 +44,7 @@ __all__ = [
     "SoftmaxBound",
     "State",
     "StudentTBound",
+    "Weighted",
     "check_bound",
     "find_map",
     "log_expm1",
@@ -51,4 +53,5 @@ __all__ = [
     "sample",
     "softmax_bound",
     "student_t_bound",
+    "weighted",
 ]

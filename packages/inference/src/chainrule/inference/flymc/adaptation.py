@@ -65,13 +65,19 @@ def preconditioned(kernel: Any, position: PyTree) -> Any:
     """
     flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, position))
     hessian = jax.jit(lambda kernel, flat: jax.hessian(lambda x: kernel.smooth_log_density(unravel(x)))(flat))
-    curvature = -np.asarray(hessian(kernel, flat), np.float64)
+    scale = inverse_root(-np.asarray(hessian(kernel, flat)), "preconditioned", flat.dtype)
+    return dataclasses.replace(kernel, scale=scale)
+
+
+def inverse_root(curvature: np.ndarray, where: str, dtype) -> Float[Array, "dims dims"]:
+    """A square root of the inverse of a curvature, see `preconditioned`."""
+    curvature = np.asarray(curvature, np.float64)
     if not np.isfinite(curvature).all() or not np.abs(curvature).max() > 0:
         raise ValueError(
-            "preconditioned: the second derivative of log prior and log bounds is "
+            f"{where}: the second derivative of the log density is "
             f"{'not finite' if not np.isfinite(curvature).all() else 'zero'} at the position given: start "
             "elsewhere, or set scale by hand and precondition=False"
         )
     values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
     values = np.maximum(values, FLAT * np.abs(values).max())
-    return dataclasses.replace(kernel, scale=jnp.asarray(vectors / np.sqrt(values), flat.dtype))
+    return jnp.asarray(vectors / np.sqrt(values), dtype)

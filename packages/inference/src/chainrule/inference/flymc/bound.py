@@ -13,6 +13,7 @@ Source: D. Maclaurin and R. P. Adams, Firefly Monte Carlo: exact MCMC with subse
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -45,6 +46,7 @@ class Bound(Protocol):
         ...
 
 
+@jax.custom_jvp
 def log_expm1(gap: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(exp(gap) - 1): -inf at 0, NaN below, as befits a bound that is none.
 
@@ -55,6 +57,12 @@ def log_expm1(gap: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     large = gap > 1
     above, below = jnp.where(large, gap, 1), jnp.where(large, 1, gap)  # what is not taken stays finite
     return jnp.where(large, above + jnp.log1p(-jnp.exp(-above)), jnp.log(jnp.expm1(below)))
+
+
+@log_expm1.defjvp
+def _log_expm1_jvp(at, along):
+    (gap,), (tangent,) = at, along
+    return log_expm1(gap), -tangent / jnp.expm1(-gap)
 
 
 def floor_of(dtype) -> float:

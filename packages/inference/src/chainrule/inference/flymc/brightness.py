@@ -17,7 +17,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,33 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from chainrule.inference.flymc.bound import log_expm1
 
 
+@runtime_checkable
+class Update(Protocol):
+    """How brightness is updated: a pytree, whose arrays are arguments of what is compiled."""
+
+    all_bright: bool  # whether all bright points may darken, or candidates only
+
+    def room(self, num_data: int) -> int:
+        """Places that the candidates will hardly ever exceed."""
+        ...
+
+    def candidates(self, key, num_data: int, room: int) -> tuple[Array, Array]:
+        """Rows in ascending order, num_data where places are left over; and whether there was room.
+
+        A row may stand there more than once: it is a candidate once.
+        """
+        ...
+
+    def log_light(self, log_odds, rows) -> Array:
+        """Log probability that a dark candidate lights up."""
+        ...
+
+    def log_darken(self, log_odds, rows) -> Array:
+        """Log probability that a bright point, one of the candidates unless all_bright, darkens."""
+        ...
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Implicit:
     """Metropolis-Hastings: bright points propose to darken always, dark ones to light up with probability q.
@@ -35,7 +62,7 @@ class Implicit:
     tuned bounds, q = 0.1 with others.
     """
 
-    q: float = 0.01  # in (0, 1]
+    q: float = dataclasses.field(default=0.01, metadata={"static": True})  # in (0, 1]
     all_bright = True  # whether all bright points may darken, or candidates only
 
     def __post_init__(self):
@@ -45,20 +72,29 @@ class Implicit:
     def probability(self) -> float:
         return self.q
 
-    def log_light(self, log_odds):
+    def room(self, num_data: int) -> int:
+        """Places that the candidates will hardly ever exceed."""
+        return room_for(num_data, self.q)
+
+    def candidates(self, key, num_data: int, room: int):
+        """Rows, each with the same probability, see `candidates`."""
+        return candidates(key, num_data, self.q, room)
+
+    def log_light(self, log_odds, rows):
         """Log probability that a dark candidate lights up."""
         return jnp.minimum(log_odds - math.log(self.q), 0)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         """Log probability that a bright point darkens."""
         return jnp.minimum(math.log(self.q) - log_odds, 0)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Explicit:
     """Gibbs sampling: each point, bright or dark, is drawn anew with this probability."""
 
-    fraction: float = 0.1  # in (0, 1]
+    fraction: float = dataclasses.field(default=0.1, metadata={"static": True})  # in (0, 1]
     all_bright = False
 
     def __post_init__(self):
@@ -68,11 +104,19 @@ class Explicit:
     def probability(self) -> float:
         return self.fraction
 
-    def log_light(self, log_odds):
+    def room(self, num_data: int) -> int:
+        """Places that the candidates will hardly ever exceed."""
+        return room_for(num_data, self.fraction)
+
+    def candidates(self, key, num_data: int, room: int):
+        """Rows, each with the same probability, see `candidates`."""
+        return candidates(key, num_data, self.fraction, room)
+
+    def log_light(self, log_odds, rows):
         """Log probability that a candidate is bright afterwards, if it is dark before."""
         return jax.nn.log_sigmoid(log_odds)
 
-    def log_darken(self, log_odds):
+    def log_darken(self, log_odds, rows):
         """Log probability that a candidate is dark afterwards, if it is bright before."""
         return jax.nn.log_sigmoid(-log_odds)
 
@@ -83,7 +127,10 @@ class Bright(NamedTuple):
     rows: Int[Array, " capacity"]  # their rows, in no order; from place `count` on, num_data
     count: Int[Array, ""]  # how many
     gap: Float[Array, " capacity"]  # of each, with the floor, at the current theta; 1 from `count` on
-    is_bright: Bool[Array, " data"]  # the same set, to look rows up in
+
+    def mask(self, num_data: int) -> Bool[Array, " data"]:
+        """Whether each row is bright."""
+        return jnp.zeros(num_data, bool).at[self.rows].set(True, mode="drop")
 
 
 class Refreshed(NamedTuple):
@@ -97,34 +144,42 @@ class Refreshed(NamedTuple):
 
 
 def refresh(
-    update: Implicit | Explicit,
+    update: Update,
     key: Key[Array, ""],
     bright: Bright,
     gap: Callable[[Int[Array, " rows"]], Float[Array, " rows"]],
+    num_data: int,
     room: int,
 ) -> Refreshed:
     """Update the brightness at a fixed theta.
 
     Args:
-        update: `Implicit(q)` or `Explicit(fraction)`.
+        update: `Implicit(q)`, `Explicit(fraction)`, or what `weighted` made.
         key: for all of it.
         bright: as it is.
         gap: log likelihood less log bound of rows, with the floor.
-        room: places for candidates, see `room_for`.
+        num_data: N.
+        room: places for candidates, see `Update.room`.
     """
     candidate_key, flip_key = jax.random.split(key)
-    num_data, capacity = len(bright.is_bright), len(bright.rows)
-    rows, complete = candidates(candidate_key, num_data, update.probability, room)
-    inside = rows < num_data
-    safe = jnp.minimum(rows, num_data - 1)
-    dark = inside & ~bright.is_bright[safe]
-    found = jnp.where(dark, gap(safe), 1)
-    lights = dark & (_log_uniform(flip_key, rows, found.dtype) < update.log_light(log_expm1(found)))
-
+    capacity = len(bright.rows)
+    rows, complete = update.candidates(candidate_key, num_data, room)
     alive = jnp.arange(capacity) < bright.count
-    may = alive if update.all_bright else alive & _is_in(bright.rows, rows)
-    log_darken = update.log_darken(log_expm1(bright.gap))
-    darkens = may & (_log_uniform(flip_key, bright.rows, found.dtype) < log_darken)
+    # Which candidates are bright already: each bright row is looked up among them, where it stands first.
+    place = jnp.searchsorted(rows, bright.rows, method="scan_unrolled")
+    found_there = alive & (rows[jnp.minimum(place, len(rows) - 1)] == bright.rows)
+    known = jnp.zeros(len(rows), bool).at[jnp.where(found_there, place, len(rows))].set(True, mode="drop")
+    again = jnp.concatenate([jnp.zeros(1, bool), rows[1:] == rows[:-1]])
+    dark = (rows < num_data) & ~known & ~again
+    rows = jnp.where(dark, rows, num_data)
+    safe = jnp.minimum(rows, num_data - 1)
+    found = jnp.where(dark, gap(safe), 1)
+
+    chance = _log_uniform(flip_key, jnp.concatenate([bright.rows, rows]), found.dtype)
+    lights = dark & (chance[capacity:] < update.log_light(log_expm1(found), safe))
+    may = alive if update.all_bright else found_there
+    log_darken = update.log_darken(log_expm1(bright.gap), jnp.minimum(bright.rows, num_data - 1))
+    darkens = may & (chance[:capacity] < log_darken)
 
     keep = jnp.concatenate([alive & ~darkens, lights])
     place = jnp.where(keep, jnp.cumsum(keep) - 1, capacity)  # what finds no place is dropped
@@ -132,10 +187,7 @@ def refresh(
     compact = lambda empty, old, new: (
         jnp.full_like(old, empty).at[place].set(jnp.concatenate([old, new]), mode="drop")
     )
-    nowhere = jnp.asarray(num_data, rows.dtype)
-    is_bright = bright.is_bright.at[jnp.where(darkens, bright.rows, nowhere)].set(False, mode="drop")
-    is_bright = is_bright.at[jnp.where(lights, rows, nowhere)].set(True, mode="drop")
-    after = Bright(compact(num_data, bright.rows, rows), count, compact(1, bright.gap, found), is_bright)
+    after = Bright(compact(num_data, bright.rows, rows), count, compact(1, bright.gap, found))
     return Refreshed(
         after,
         jnp.sum(dark, dtype=jnp.int32),
@@ -178,11 +230,6 @@ def room_for(num_data: int, probability: float) -> int:
 def _log_uniform(key, rows, dtype):
     """The log of a uniform number for each row, the same wherever the row stands."""
     return jax.vmap(lambda row: -jax.random.exponential(jax.random.fold_in(key, row), dtype=dtype))(rows)
-
-
-def _is_in(rows, ascending):
-    place = jnp.minimum(jnp.searchsorted(ascending, rows), len(ascending) - 1)
-    return ascending[place] == rows
 
 
 def _check_probability(name, field, value):

@@ -25,11 +25,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from chainrule.inference.flymc.bound import floor_of, log_expm1
-from chainrule.inference.flymc.brightness import Bright, Explicit, Implicit, refresh, room_for
+from chainrule.inference.flymc.brightness import Bright, Implicit, Update, refresh
 from chainrule.inference.flymc.moves import MALA, Evaluated, Move, Moved, Point, evaluate
 from chainrule.inference.flymc.preflight import check_fit
+from chainrule.inference.flymc.weighted import over_blocks
 
-BLOCK = 4096  # rows whose gaps `init` computes at a time
 LEAST_CAPACITY = 64
 
 
@@ -68,7 +68,7 @@ class Firefly:
     log_prior: Callable[[PyTree], Array] = dataclasses.field(metadata={"static": True})  # of theta
     bound: Any  # a Bound
     move: Move = dataclasses.field(default=MALA(), metadata={"static": True})
-    brightness: Implicit | Explicit = dataclasses.field(default=Implicit(), metadata={"static": True})
+    brightness: Update = dataclasses.field(default=Implicit())
     step_size: Float[Array, ""] | float | None = None  # of the move; None for where warm-up begins
     scale: Float[Array, "..."] | None = None  # (dims, dims), or (dims,) if diagonal; see `preconditioned`
     moves: int = dataclasses.field(default=1, metadata={"static": True})  # of theta for each update of z
@@ -105,14 +105,14 @@ class Firefly:
         alive = rows < len(gap)
         near = jnp.where(alive, gap[jnp.minimum(rows, len(gap) - 1)], 1)
         position = _nan_if(count > capacity, position)
-        return State(position, self.smooth_log_density(position), Bright(rows, count, near, is_bright))
+        return State(position, self.smooth_log_density(position), Bright(rows, count, near))
 
     def step(self, key: Key[Array, ""], state: State) -> tuple[State, Info]:
         """Update the brightness given theta, then move theta given the brightness."""
         brightness_key, move_key = jax.random.split(key)
         gap = lambda rows: self._gap(state.position, rows)
-        room = self.room or room_for(self.bound.num_data, self.brightness.probability)
-        done = refresh(self.brightness, brightness_key, state.bright, gap, room)
+        room = self.room or self.brightness.room(self.bound.num_data)
+        done = refresh(self.brightness, brightness_key, state.bright, gap, self.bound.num_data, room)
 
         bright, overflow = done.bright, done.overflow
         flat, unravel = ravel_pytree(_nan_if(overflow, state.position))
@@ -173,11 +173,7 @@ class Firefly:
         return gap + jnp.asarray(floor_of(gap.dtype) if self.floor is None else self.floor, gap.dtype)
 
     def _all_gaps(self, theta):
-        num_data = self.bound.num_data
-        block = min(BLOCK, num_data)
-        rows = jnp.arange(-(-num_data // block) * block, dtype=jnp.int32).reshape(-1, block)
-        gaps = lax.map(lambda rows: self._gap(theta, jnp.minimum(rows, num_data - 1)), rows)
-        return gaps.reshape(-1)[:num_data]
+        return over_blocks(lambda rows: self._gap(theta, rows), self.bound.num_data)
 
 
 def moved_often(kernel, key, point: Point, density) -> tuple[Point, Moved]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from chainrule.inference.flymc.remainder import remainder
+from chainrule.inference.flymc.remainder import remainder_and_slope
 from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
 
@@ -83,6 +83,7 @@ def logistic_bound(features, labels, *, touching: float = 1.5) -> LogisticBound:
     return _made(signed, y0, jnp.zeros(features.shape[1], features.dtype))
 
 
+@jax.custom_jvp
 def logistic_gap(y: Float[Array, "*rows"], y0: Float[Array, "*rows"]) -> Float[Array, "*rows"]:
     """log L - log B at y, of the bound that touches at y0: with v = |y| / 2, s = v^2 and f(s) = log cosh(v),
 
@@ -90,16 +91,30 @@ def logistic_gap(y: Float[Array, "*rows"], y0: Float[Array, "*rows"]) -> Float[A
 
     f is concave, with singularities at s = -(k + 1/2)^2 pi^2 only. Where s and s0 are closer to each
     other than to the first of them, this is Taylor's remainder by quadrature, else the difference as it
-    stands, which then loses one digit.
+    stands, which then loses one digit. So is the slope, f'(s0) - f'(s), from the same values.
     """
+    return _gap_and_slope(y, y0)[0]
+
+
+@logistic_gap.defjvp
+def _logistic_gap_jvp(at, along):
+    (y, y0), (dy, dy0) = at, along
+    gap, slope = _gap_and_slope(y, y0)
+    bend = _bend(y0**2 / 4) * (y - y0) * (y + y0) / 4
+    return gap, slope * y / 2 * dy - bend * y0 / 2 * dy0
+
+
+def _gap_and_slope(y, y0):
+    """The gap, and its derivative in s."""
     v, v0 = jnp.abs(y) / 2, jnp.abs(y0) / 2
     apart = (v - v0) * (v + v0)
     near = jnp.abs(apart) < jnp.minimum(v, v0) ** 2 + (jnp.pi / 2) ** 2
     step = jnp.where(near, apart, 0)
-    close = step**2 * remainder(lambda t: _bend(v0[None] ** 2 + t * step[None]), y.ndim, y.dtype)
+    rest, slope = remainder_and_slope(lambda t: _bend(v0[None] ** 2 + t * step[None]), y.ndim, y.dtype)
     far = jnp.where(near, v0 + 1, v)
-    wide = 4 * _slope(2 * v0) * (far - v0) * (far + v0) - (_log_2cosh(far) - _log_2cosh(v0))
-    return jnp.where(near, close, wide)
+    steep = 4 * _slope(2 * v0)
+    wide = steep * (far - v0) * (far + v0) - (_log_2cosh(far) - _log_2cosh(v0))
+    return jnp.where(near, step**2 * rest, wide), jnp.where(near, step * slope, steep - 4 * _slope(2 * far))
 
 
 def _made(signed, touching, reference) -> LogisticBound:

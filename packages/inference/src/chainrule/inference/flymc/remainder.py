@@ -20,7 +20,17 @@ NODES = {2: 4, 4: 6, 8: 11}  # by bytes of a number
 
 def remainder(integrand: Callable[[Array], Array], dims: int, dtype: np.dtype) -> Float[Array, "*shape"]:
     """int_0^1 (1 - t) integrand(t) dt; t has the nodes as its first axis, and dims more of size 1."""
+    return remainder_and_slope(integrand, dims, dtype)[0]
+
+
+def remainder_and_slope(
+    integrand: Callable[[Array], Array], dims: int, dtype: np.dtype
+) -> Float[Array, "..."]:
+    """A pair: the same, and int_0^1 integrand(t) dt, which makes the slope of what a tangent leaves:
+
+    f'(x0) - f'(x) = (x - x0) int_0^1 (-f''(x0 + t (x - x0))) dt.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(NODES[np.dtype(dtype).itemsize])
     t, weights = (1 + nodes) / 2, weights / 2
     values = integrand(jnp.asarray(t.reshape(-1, *(1,) * dims), dtype))
-    return jnp.tensordot(jnp.asarray(weights * (1 - t), dtype), values, 1)
+    return jnp.tensordot(jnp.asarray([weights * (1 - t), weights], dtype), values, 1)

@@ -225,7 +225,7 @@ def _with_more_room(kernel, states, info, capacity):
     """Twice the capacity; or twice the room for candidates, if it was those that did not fit."""
     if (info.num_bright > capacity).any():
         return kernel, kernel.grown(states, 2 * capacity), 2 * capacity
-    room = 2 * (kernel.room or 0) or 4 * int(kernel.brightness.probability * kernel.bound.num_data) + 64
+    room = 2 * (kernel.room or kernel.brightness.room(kernel.bound.num_data))
     return dataclasses.replace(kernel, room=room), states, capacity
 
 
