@@ -89,11 +89,11 @@ def test_posterior_of_three_data_is_that_of_quadrature(name, move, step_size, up
 
 
 def test_posterior_is_another_where_overflow_is_ignored(monkeypatch):
-    """Room for two of three: the chain goes on with the bright points that found room."""
+    """Room for one of three: the chain goes on with the bright point that found room."""
     monkeypatch.setattr(firefly, "_nan_if", lambda bad, tree: tree)
     bound, log_prior, expected = GOLDEN["student_t"]
     kernel = Firefly(log_prior, bound, move=RandomWalk(), brightness=Implicit(0.3), step_size=1.5)
-    found, error, overflow = simulated("student_t", kernel, 250, 1000, capacity=2)
+    found, error, overflow = simulated("student_t", kernel, 250, 1000, capacity=1)
     assert overflow
     moments = np.abs(found - expected)[:6]  # of theta
     assert (moments / error[:6]).max() > 8 and moments.max() > 0.1

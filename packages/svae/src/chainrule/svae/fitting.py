@@ -22,7 +22,7 @@ class History(NamedTuple):
     """What was seen on the way, at the end of each chunk."""
 
     steps: np.ndarray  # (chunks,)
-    metrics: Metrics  # means over the steps of a chunk, (chunks,) each
+    metrics: Metrics | None  # means over the steps of a chunk, (chunks,) each; None if there was none
 
 
 def fit(

@@ -58,7 +58,8 @@ def images(seed: int, train: int, test: int, side: int = 14) -> Split:
     pixels = pixels.reshape(-1, side, block, side, block).mean((2, 4)).reshape(-1, side * side)
     centred = pixels - pixels[first].mean(0)
     inputs = centred / centred[first].std()
-    return Split(*(_rows(inputs[part], labels[part].astype(np.int32)) for part in (first, others)))
+    rows = lambda part: _rows(inputs[part], labels[part].astype(np.int32))
+    return Split(rows(first), rows(others))
 
 
 def _parts(name: str, count: int, seed: int, train: int, test: int) -> tuple[np.ndarray, np.ndarray]:

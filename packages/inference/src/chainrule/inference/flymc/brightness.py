@@ -233,5 +233,5 @@ def _log_uniform(key, rows, dtype):
 
 
 def _check_probability(name, field, value):
-    if not isinstance(value, numbers.Real) or not 0 < value <= 1:
+    if not isinstance(value, numbers.Real) or not 0 < float(value) <= 1:
         raise ValueError(f"{name}: {field} = {value!r} is a probability that must be above 0 and at most 1")
