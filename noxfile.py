@@ -208,18 +208,18 @@ def validate_hypergrad(session):
 
 
 # The commands of chainrule.inference, from the shortest on.
-INFERENCE_EXPERIMENTS = "funnel stopping thresholds ensemble widths".split()
+INFERENCE_EXPERIMENTS = "funnel stopping thresholds ensemble widths firefly".split()
 
 
 @nox.session(name="validate-inference", python=MAIN)
 def validate_inference(session):
-    """The experiments of inference at full size, one after another: half an hour on one core; `-- folder`.
+    """The experiments of inference at full size, one after another: an hour on one core; `-- folder`.
 
     They go on where they were interrupted, in runs/inference if no folder is given. Before them, the
     calibration of its samplers and fits, where there is one."""
     develop(session, ["inference"], "tests-inference")
     if (HERE / "tests/inference/validate_calibration.py").exists():
-        session.run("pytest", "tests/inference/validate_calibration.py", env=CACHE)
+        session.run("pytest", "-n", "auto", "tests/inference/validate_calibration.py", env=CACHE)
     folder = Path(*session.posargs) if session.posargs else HERE / "runs" / "inference"
     for name in INFERENCE_EXPERIMENTS:
         session.run("python", "-m", "chainrule.inference", name, "--resume", "--out", folder / name)

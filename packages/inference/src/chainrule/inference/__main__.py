@@ -17,7 +17,7 @@ def main(args: list[str] | None = None) -> int:
     command: Any = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="python -m chainrule.inference",
-        description="Experiments with early stopping as inference, and with black-box variational inference.",
+        description="Experiments with Firefly Monte Carlo, early stopping and black-box inference.",
         args=args,
     )
     try:
@@ -36,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _missing(error: ModuleNotFoundError) -> int:
-    print(f"error: {error}: pip install 'chainrule-hypergrad[experiments]' has it", file=sys.stderr)
+    print(f"error: {error}: pip install 'chainrule-inference[experiments]' has it", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""The commands on early stopping, and on black-box variational inference.
+"""The commands on Firefly Monte Carlo, early stopping, and black-box variational inference.
 
 Their fields are the options, with what `--help` says of them. Nothing heavy is imported before a
 command runs.
@@ -94,7 +94,18 @@ class Funnel(Experiment):
     """Folder for tables, curves and pictures."""
 
 
+@dataclass(frozen=True)
+class Firefly(Experiment):
+    """Count the likelihoods that an effective draw takes, with all data and with few: the paper's table."""
+
+    module = "firefly"
+
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("firefly-output")
+    """Folder for tables."""
+
+
 COMMANDS: dict[str, Any] = {
+    "firefly": Firefly,
     "stopping": Stopping,
     "widths": Widths,
     "thresholds": Thresholds,

@@ -110,7 +110,8 @@ def write_report(
 
 
 def _average(values: Sequence[float]) -> Average:
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    with np.errstate(invalid="ignore"):  # of an infinite value there is no spread
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return Average(float(np.mean(values)), float(error), len(values))
 
 
