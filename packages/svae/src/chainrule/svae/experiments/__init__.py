@@ -1,0 +1,1 @@
+"""What the package can be seen to do: `python -m chainrule.svae --help` lists it."""
