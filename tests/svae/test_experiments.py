@@ -12,11 +12,10 @@ from chainrule.svae.experiments import dots, pinwheel
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("speed", ["fixed", "random"])
-def test_dots_are_told_in_a_table_and_resumed(speed, tmp_path, monkeypatch, capsys):
+def test_dots_are_told_in_a_table_and_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dots, "QUICK", dots.Settings(steps=2, systems=2, films=40, judged=3, samples=4))
     out = tmp_path / "out"
-    arguments = ["dots", "--quick", "--speed", speed, "--seeds", "1", "-o", str(out)]
+    arguments = ["dots", "--quick", "--seeds", "1", "-o", str(out)]
     with jax.enable_x64(False):  # as users run it
         assert main(arguments) == 0
         printed = capsys.readouterr().out
@@ -27,6 +26,13 @@ def test_dots_are_told_in_a_table_and_resumed(speed, tmp_path, monkeypatch, caps
     monkeypatch.setattr(dots, "QUICK", dataclasses.replace(dots.QUICK, steps=3))
     assert main([*arguments, "--resume"]) == 1
     assert "give another --out" in capsys.readouterr().err
+
+
+def test_dots_of_one_speed_are_one_system_and_others_a_mixture():
+    fixed, random = (dots.Settings(speed=speed) for speed in ("fixed", "random"))
+    assert dots.model_of(fixed).prior.first.x.shape == (10,)
+    assert dots.model_of(random).prior.components.first.x.shape == (20, 2)
+    assert dots.world_of(fixed).speed == 0.75 and dots.world_of(random).speed == (0.5, 1.0)
 
 
 @pytest.mark.slow
