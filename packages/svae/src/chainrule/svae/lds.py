@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
@@ -264,10 +263,6 @@ def _known_system(statistics: LDS, frames, actions, length):
 
 def _known_gaussian(precision, coefficients, squares, half_log_det):
     """M, (E L)^-1, and (half of E log|L| - log|E L|, R) of a regression's expected statistics."""
-    precision = (precision + precision.T) / 2  # a factor reads one triangle: its derivative would have one
-    factor = jax.scipy.linalg.cho_factor(precision, lower=True)
-    M = jax.scipy.linalg.cho_solve(factor, coefficients.T)
-    covariance = jax.scipy.linalg.cho_solve(factor, jnp.eye(len(precision), dtype=precision.dtype))
-    log_gap = half_log_det - jnp.sum(jnp.log(jnp.diagonal(factor[0])))
-    R = squares - coefficients @ M
-    return M, (covariance + covariance.T) / 2, (log_gap, (R + R.T) / 2)
+    M, covariance, R = messages.expected_dynamics(precision, coefficients.T, squares)
+    half = jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(precision))))  # of log|E L|
+    return M, covariance, (half_log_det - half, R)

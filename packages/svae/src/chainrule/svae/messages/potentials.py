@@ -147,8 +147,10 @@ def masked(potentials: Potentials, mask: Bool[Array, " frames"]) -> Potentials:
 
 
 def expected_dynamics(
-    precision: Float[Array, "dim dim"], across: Float[Array, "dim dim"], before: Float[Array, "dim dim"]
-) -> tuple[Float[Array, "dim dim"], Float[Array, "dim dim"], Float[Array, "dim dim"]]:
+    precision: Float[Array, "dim dim"],
+    across: Float[Array, "dim inputs"],
+    before: Float[Array, "inputs inputs"],
+) -> tuple[Float[Array, "dim inputs"], Float[Array, "dim dim"], Float[Array, "inputs inputs"]]:
     """Ordinary dynamics for expected natural parameters, and the precision that is left over.
 
     Where A and Q have a posterior of their own, the factor between two states is, in expectation,
@@ -167,6 +169,8 @@ def expected_dynamics(
         precision: E[Q^-1].
         across: E[Q^-1 A].
         before: E[A' Q^-1 A].
+
+    Inputs may be more than x_t: with actions and a one for the bias, A has their columns too.
 
     Returns:
         A, Q and the precision to be added.
