@@ -74,7 +74,7 @@ class SVAE:
     data: int  # how many data there are in all
     likelihood: Likelihood = Normal()  # noqa: RUF009 (frozen)
     optimizer: optax.GradientTransformation = optax.adam(1e-3)  # noqa: RUF009 (a pair of functions)
-    rho: ArrayLike | Callable[[Array], Array] = 0.1  # natural step size in (0, 1], or a schedule of the step
+    rho: ArrayLike | Callable[[Any], Any] = 0.1  # natural step size in (0, 1], or a schedule of the step
     samples: int = 1  # of x, for each datum and step
     inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of prior.posterior
 

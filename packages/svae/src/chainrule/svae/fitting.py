@@ -22,7 +22,7 @@ class History(NamedTuple):
     """What was seen on the way, at the end of each chunk."""
 
     steps: np.ndarray  # (chunks,)
-    metrics: Metrics | None  # means over the steps of a chunk, (chunks,) each; None if there was none
+    metrics: Metrics  # means over the steps of a chunk, (chunks,) each
 
 
 def fit(
@@ -80,7 +80,7 @@ def fit(
         seen.append((done, metrics))
         if callback:
             callback(state, metrics)
-    metrics = jax.tree.map(lambda *m: np.array(m), *(m for _, m in seen)) if seen else None
+    metrics = Metrics(*(jnp.array([getattr(m, name) for _, m in seen]) for name in Metrics._fields))
     return state, History(np.array([n for n, _ in seen]), metrics)
 
 

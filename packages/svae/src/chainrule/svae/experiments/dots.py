@@ -88,7 +88,7 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> tuple
         ValueError: to be resumed, but with other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found = []
+    found: list[Any] = []
     for number in range(settings.seeds):
         seed = settings.seed + number
         file = out / f"seed-{seed}.json"
