@@ -191,6 +191,13 @@ def validate_fingerprints(session):
     session.run("pytest", "-n", "auto", "tests/fingerprints/validate_rdkit.py", *session.posargs, env=env)
 
 
+def at_full_size(session, package, commands):
+    """A package's commands one after another, each in a folder of its own, where it goes on."""
+    folder = Path(*session.posargs) if session.posargs else HERE / "runs" / package
+    for command in commands:
+        session.run("python", "-m", f"chainrule.{package}", command, "--resume", "--out", folder / command)
+
+
 # The commands of chainrule.hypergrad, from the shortest on; the one that needs a file of the user's is last.
 EXPERIMENTS = "pixel-penalty learned-data preprocessing chaos init-scales schedules omniglot".split()
 
@@ -202,9 +209,7 @@ def validate_hypergrad(session):
     They go on where they were interrupted, in runs/hypergrad if no folder is given. Omniglot, the last, needs
     $CHAINRULE_DATA, and says what to put there."""
     develop(session, ["hypergrad"])
-    folder = Path(*session.posargs) if session.posargs else HERE / "runs" / "hypergrad"
-    for name in EXPERIMENTS:
-        session.run("python", "-m", "chainrule.hypergrad", name, "--resume", "--out", folder / name)
+    at_full_size(session, "hypergrad", EXPERIMENTS)
 
 
 # The commands of chainrule.inference, from the shortest on.
@@ -216,13 +221,10 @@ def validate_inference(session):
     """The experiments of inference at full size, one after another: an hour on one core; `-- folder`.
 
     They go on where they were interrupted, in runs/inference if no folder is given. Before them, the
-    calibration of its samplers and fits, where there is one."""
+    calibration of its samplers."""
     develop(session, ["inference"], "tests-inference")
-    if (HERE / "tests/inference/validate_calibration.py").exists():
-        session.run("pytest", "-n", "auto", "tests/inference/validate_calibration.py", env=CACHE)
-    folder = Path(*session.posargs) if session.posargs else HERE / "runs" / "inference"
-    for name in INFERENCE_EXPERIMENTS:
-        session.run("python", "-m", "chainrule.inference", name, "--resume", "--out", folder / name)
+    session.run("pytest", "-n", "auto", "tests/inference/validate_calibration.py", env=CACHE)
+    at_full_size(session, "inference", INFERENCE_EXPERIMENTS)
 
 
 @nox.session(python=MAIN)

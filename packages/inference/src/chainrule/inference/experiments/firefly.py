@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.report import Report, write_report
 from chainrule.inference.flymc.weighted import posterior_scale
 
-REGULAR, *OTHERS = ALGORITHMS = ("regular", "untuned", "MAP-tuned", "MAP-tuned, weighted")
+REGULAR = "regular"
+ALGORITHMS = (REGULAR, "untuned", "MAP-tuned", "MAP-tuned, weighted")
 EVALUATIONS, ESS, SPEED_UP = "evaluations per iteration", "ESS per 1000", "speed-up"
 UNITS = {EVALUATIONS: "", ESS: "median", SPEED_UP: "", "bright": "", "R-hat": "largest"}
 QUOTED = (
@@ -91,10 +92,11 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Repor
             except FileNotFoundError as error:
                 notes += [f"Without {name}: {error}."] * (number == 0)
                 continue
-            best, regular = None, {}
+            best, regular = cache(partial(flymc.find_map, case.log_prior, case.bound, case.start)), {}
             for step, algorithm in enumerate(ALGORITHMS):
-                progress(f"{name}: {algorithm}", (number * len(CASES) + place) * 4 + step, total)
-                best = _best(case) if best is None else best
+                progress(
+                    f"{name}: {algorithm}", (number * len(CASES) + place) * len(ALGORITHMS) + step, total
+                )
                 measured = partial(_one, settings, case, algorithm, best, seed, regular)
                 found = outcomes.once(f"{name}: {algorithm}", seed, measured).measures
                 regular = regular or found
@@ -106,11 +108,8 @@ def _identity(settings: Settings) -> dict[str, Any]:
     return {name: found[name] for name in found if name not in ("seeds", "seed")}
 
 
-def _best(case: Case):
-    return flymc.find_map(case.log_prior, case.bound, case.start)
-
-
-def _one(settings, case: Case, algorithm, best, seed, regular) -> dict[str, Any]:
+def _one(settings, case: Case, algorithm, find_best, seed, regular) -> dict[str, Any]:
+    best = find_best()  # once for all algorithms, and not at all if their outcomes are there
     drawn = flymc.sample(
         jax.random.fold_in(jax.random.key(seed), ALGORITHMS.index(algorithm)),
         _kernel(case, algorithm, best),
