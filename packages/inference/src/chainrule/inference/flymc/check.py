@@ -121,7 +121,7 @@ def _downhill(bound, theta, row, unravel):
 
         def step(x, number):
             g = slope(x)
-            length = jnp.linalg.norm(x) * 0.5 ** (number % 7 + 1)
+            length = jnp.linalg.norm(x) * 0.5 ** (number % 7 + 1).astype(x.dtype)
             onward = x - length * g / jnp.maximum(jnp.linalg.norm(g), jnp.finfo(x.dtype).tiny)
             better = bound.gap(unravel(onward), row[None])[0] < bound.gap(unravel(x), row[None])[0]
             return jnp.where(better, onward, x), None

@@ -2,6 +2,7 @@
 
     bound = logistic_bound(features, labels)     touches at y = +-1.5 for every datum: untuned
     bound = bound.tuned(theta)                   touches where theta is
+    bound = bound.tuned(theta, scale)            and hugs around it: see local.py
 
 With y = +-x.theta the likelihood is 1 / (1 + exp(-y)). log L - y / 2 = -log(2 cosh(y / 2)) is convex in
 s = y^2, so its tangent in s at y0^2 is a bound of L that is quadratic in theta:
@@ -13,13 +14,15 @@ extensions, AISTATS 1997.
 """
 
 import dataclasses
+from typing import overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from chainrule.inference.flymc.remainder import remainder_and_slope
+from chainrule.inference.flymc.local import LocalBound, local_bound
+from chainrule.inference.flymc.remainder import FAR, exp_less_line, remainder_and_slope
 from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
 
@@ -49,10 +52,23 @@ class LogisticBound:
         away = theta - self.reference  # counted from a theta nearby, rounding is that of small numbers
         return self.linear @ away - away @ self.quadratic @ away
 
-    def tuned(self, theta: Float[Array, " dims"]) -> "LogisticBound":
-        """The bound that touches every datum's likelihood at theta, say the most probable one."""
+    @overload
+    def tuned(self, theta: Float[Array, " dims"], scale: None = None) -> "LogisticBound": ...
+    @overload
+    def tuned(self, theta: Float[Array, " dims"], scale: Float[Array, "dims dims"]) -> LocalBound: ...
+    def tuned(self, theta, scale=None):
+        """The bound that touches every datum's likelihood at theta, say the most probable one.
+
+        Args:
+            theta: where.
+            scale: a square root of the posterior's covariance, `posterior_scale(log_prior, bound, theta)`.
+                With it, the bound is a local one, far tighter within that distance: see local.py.
+        """
         theta = theta_like("LogisticBound.tuned", theta, self.reference)
-        return _made(self.signed, jnp.abs(self.signed @ theta), theta)
+        y = self.signed @ theta
+        if scale is not None:
+            return local_bound(LogisticCurve(), self.signed, y, theta, scale)
+        return _made(self.signed, jnp.abs(y), theta)
 
     def centred(self, theta: Float[Array, " dims"]) -> "LogisticBound":
         """The same bound, its sums counted from theta: near it, single precision needs that."""
@@ -81,6 +97,29 @@ def logistic_bound(features, labels, *, touching: float = 1.5) -> LogisticBound:
     signed = features * jnp.where(labels > 0, 1, -1).astype(features.dtype)[:, None]
     y0 = jnp.full(len(labels), abs(touching_at("logistic_bound", touching)), features.dtype)
     return _made(signed, y0, jnp.zeros(features.shape[1], features.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticCurve:
+    """log(1 / (1 + exp(-y))), as `local_bound` wants it."""
+
+    def log_likelihood(self, t):
+        return jax.nn.log_sigmoid(t)
+
+    def slope(self, t):
+        return jax.nn.sigmoid(-t)
+
+    def bend(self, t):
+        return jax.nn.sigmoid(t) * jax.nn.sigmoid(-t)
+
+    def fall(self, t0, d):
+        """That of log sum exp for two classes. With b = -|t0| no term is large beside the sum."""
+        b, d = -jnp.abs(t0), jnp.where(t0 > 0, -d, d)
+        q = jax.nn.sigmoid(b)
+        near = jnp.abs(d) < FAR
+        small, large = jnp.where(near, d, 0), jnp.where(near, FAR, d)
+        close = jnp.log1p(q * exp_less_line((1 - q) * small) + (1 - q) * exp_less_line(-q * small))
+        return jnp.where(near, close, jax.nn.softplus(b + large) - jax.nn.softplus(b) - q * large)
 
 
 @jax.custom_jvp

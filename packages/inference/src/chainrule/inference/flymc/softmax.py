@@ -1,7 +1,8 @@
 """Softmax regression under Boehning's bound.
 
     bound = softmax_bound(features, labels, num_classes=3)
-    bound = bound.tuned(theta)
+    bound = bound.tuned(theta)             touches where theta is
+    bound = bound.tuned(theta, scale)      and hugs around it: see local_softmax.py
 
 With scores y = theta x and label t the log likelihood is y_t - log sum exp(y). Its second derivative is never
 below -A = -(I - 1 1^T / K) / 2, so with g = softmax(y0) and d = y - y0
@@ -15,12 +16,14 @@ Mathematics 44, 1992.
 """
 
 import dataclasses
+from typing import overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from chainrule.inference.flymc.local_softmax import LocalSoftmaxBound, local_softmax_bound
 from chainrule.inference.flymc.remainder import remainder
 from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
@@ -59,9 +62,24 @@ class SoftmaxBound:
         centred = away - away.mean(0, keepdims=True)
         return jnp.sum(self.linear * away) - jnp.sum((centred @ self.gram) * centred) / 4
 
-    def tuned(self, theta: Float[Array, "classes dims"]) -> "SoftmaxBound":
-        """The bound that touches every datum's likelihood at theta, say the most probable one."""
+    @overload
+    def tuned(self, theta: Float[Array, "classes dims"], scale: None = None) -> "SoftmaxBound": ...
+    @overload
+    def tuned(
+        self, theta: Float[Array, "classes dims"], scale: Float[Array, "numbers numbers"]
+    ) -> LocalSoftmaxBound: ...
+    def tuned(self, theta, scale=None):
+        """The bound that touches every datum's likelihood at theta, say the most probable one.
+
+        Args:
+            theta: where.
+            scale: a square root of the posterior's covariance, `posterior_scale(log_prior, bound, theta)`, of
+                shape (classes * dims, classes * dims). With it, the bound is a local one, far tighter within
+                that distance: see local_softmax.py. It holds matrices of that size.
+        """
         theta = theta_like("SoftmaxBound.tuned", theta, self.reference)
+        if scale is not None:
+            return local_softmax_bound(self.features, self.labels, theta, scale)
         return _made(self.features, self.labels, self.features @ theta.T, theta)
 
     def centred(self, theta: Float[Array, "classes dims"]) -> "SoftmaxBound":

@@ -1,7 +1,8 @@
 """Robust linear regression: Student-t noise, bounded by a Gaussian that touches at two residuals.
 
     bound = student_t_bound(features, targets, degrees_of_freedom=4.0, scale=1.0)
-    bound = bound.tuned(theta)
+    bound = bound.tuned(theta)             touches where theta is
+    bound = bound.tuned(theta, scale)      and hugs around it: see local.py
 
 With the residual r = (t - x.theta) / scale, log L = -(v + 1) / 2 log(1 + r^2 / v) + c is convex in r^2, so
 its tangent in r^2 at r0^2 is a bound that is quadratic in theta:
@@ -13,12 +14,14 @@ The gap is (v + 1) / 2 (u - log(1 + u)) with u = (r^2 - r0^2) / (v + r0^2).
 
 import dataclasses
 import math
+from typing import overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from chainrule.inference.flymc.local import LocalBound, local_bound
 from chainrule.inference.flymc.statistics import checked, theta_like, touching_at, weighted_sums
 
 
@@ -46,19 +49,30 @@ class StudentTBound:
     def log_bound(self, theta: Float[Array, " dims"], rows: Int[Array, " rows"]) -> Float[Array, " rows"]:
         r, r0, v = self._residual(theta, rows), self.touching[rows], self.degrees_of_freedom
         u = (r - r0) * (r + r0) / (v + r0**2)
-        normaliser = (
-            math.lgamma((v + 1) / 2) - math.lgamma(v / 2) - math.log(v * math.pi) / 2 - math.log(self.scale)
-        )
-        return normaliser - (v + 1) / 2 * (jnp.log1p(r0**2 / v) + u)
+        return _log_normaliser(v, self.scale) - (v + 1) / 2 * (jnp.log1p(r0**2 / v) + u)
 
     def collapsed(self, theta: Float[Array, " dims"]) -> Float[Array, ""]:
         away = theta - self.reference
         return self.linear @ away - away @ self.quadratic @ away
 
-    def tuned(self, theta: Float[Array, " dims"]) -> "StudentTBound":
-        """The bound that touches every datum's likelihood at theta, say the most probable one."""
+    @overload
+    def tuned(self, theta: Float[Array, " dims"], scale: None = None) -> "StudentTBound": ...
+    @overload
+    def tuned(self, theta: Float[Array, " dims"], scale: Float[Array, "dims dims"]) -> LocalBound: ...
+    def tuned(self, theta, scale=None):
+        """The bound that touches every datum's likelihood at theta, say the most probable one.
+
+        Args:
+            theta: where.
+            scale: a square root of the posterior's covariance, `posterior_scale(log_prior, bound, theta)`.
+                With it, the bound is a local one, far tighter within that distance: see local.py.
+        """
         theta = theta_like("StudentTBound.tuned", theta, self.reference)
-        touching = jnp.abs(self.targets - self.features @ theta)
+        residual = self.targets - self.features @ theta
+        if scale is not None:
+            curve = StudentTCurve(self.degrees_of_freedom, self.scale)
+            return local_bound(curve, -self.features, residual, theta, scale)
+        touching = jnp.abs(residual)
         return _made(self.features, self.targets, touching, theta, self.degrees_of_freedom, self.scale)
 
     def centred(self, theta: Float[Array, " dims"]) -> "StudentTBound":
@@ -100,15 +114,49 @@ def student_t_gap(
 ) -> Float[Array, "*rows"]:
     """(v + 1) / 2 (u - log(1 + u)): log L - log B at the residual r, of the bound that touches at r0."""
     r, r0, v = jnp.abs(r), jnp.abs(r0), degrees_of_freedom
-    u = (r - r0) * (r + r0) / (v + r0**2)
+    return (v + 1) / 2 * _less_log(r, r0, (r - r0) * (r + r0), v)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentTCurve:
+    """The log density as a function of the residual, as `local_bound` wants it."""
+
+    degrees_of_freedom: float
+    scale: float
+
+    def log_likelihood(self, t):
+        v = self.degrees_of_freedom
+        return _log_normaliser(v, self.scale) - (v + 1) / 2 * jnp.log1p(t**2 / v)
+
+    def slope(self, t):
+        v = self.degrees_of_freedom
+        return -(v + 1) * t / (v + t**2)
+
+    def bend(self, t):
+        v = self.degrees_of_freedom
+        return (v + 1) * (v - t**2) / (v + t**2) ** 2
+
+    def fall(self, t0, d):
+        """(v + 1) / 2 (d^2 / (v + t0^2) - u + log(1 + u)), with 1 + u = (v + t^2) / (v + t0^2)."""
+        v = self.degrees_of_freedom
+        return (v + 1) / 2 * (d**2 / (v + t0**2) - _less_log(t0 + d, t0, d * (2 * t0 + d), v))
+
+
+def _log_normaliser(v, scale):
+    return math.lgamma((v + 1) / 2) - math.lgamma(v / 2) - math.log(v * math.pi) / 2 - math.log(scale)
+
+
+TERMS = {2: 3, 4: 6, 8: 14}  # of the series, by bytes of a number
+
+
+def _less_log(r, r0, apart, v):
+    """u - log(1 + u) with u = apart / (v + r0^2) and apart = r^2 - r0^2."""
+    u = apart / (v + r0**2)
     near = jnp.abs(u) < 0.5
     # Near -1, u has lost what log(1 + u) lives on.
     other = jnp.where(near, r0 + 1, r)
     far = (other - r0) * (other + r0) / (v + r0**2) - jnp.log((v + other**2) / (v + r0**2))
-    return (v + 1) / 2 * jnp.where(near, _minus_log1p(jnp.where(near, u, 0)), far)
-
-
-TERMS = {2: 3, 4: 6, 8: 14}  # of the series, by bytes of a number
+    return jnp.where(near, _minus_log1p(jnp.where(near, u, 0)), far)
 
 
 def _minus_log1p(u):
