@@ -4,6 +4,8 @@
     model.geweke(kernel_of)    chains that alternate with new data, compared with independent draws
     model.ranks(kernel_of)     simulation-based calibration: ranks of the truth among draws of its posterior
 
+`calibration("local logistic")` has local bounds: give it tuned=(True,).
+
 Both return a p-value for each entry of `tuned`, by default one for untuned and one for tuned bounds: the
 least of all numbers looked at, times how many they are. Models are small, and what differs between
 simulations is an argument of one program: `kernel_of(model, bound, variant)` is told which entry it is for.
@@ -27,6 +29,11 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 from chainrule.inference.flymc import Firefly, logistic_bound, softmax_bound, student_t_bound
+from chainrule.inference.flymc.local import LocalBound
+from chainrule.inference.flymc.local_softmax import LocalSoftmaxBound, last_own
+from chainrule.inference.flymc.logistic import LogisticCurve
+from chainrule.inference.flymc.shells import shells, spread_of
+from chainrule.inference.flymc.student_t import StudentTCurve
 
 CLIMBS = 5  # maximisations of the bound, each tuned where the one before ended
 
@@ -41,6 +48,7 @@ class Model:
     filled: Callable  # of a bound and answers: the bound of these data, but for its sums
     touched: Callable  # of a bound and theta: where to touch, to be tight there
     log_likelihood: Callable  # of a bound and theta, written plainly, up to a constant
+    local: Callable | None = None  # of a tuned bound: the local one there, but for its sums
 
     @property
     def dtype(self):
@@ -60,6 +68,8 @@ class Model:
             return _summed(dataclasses.replace(bound, touching=self.touched(bound, best)), best), None
 
         bound, _ = lax.scan(climb, untuned, length=CLIMBS)
+        if self.local is not None:
+            return _local_sums(self.local(bound))
         return jax.tree.map(lambda a, b: jnp.where(tuned, a, b), bound, untuned)
 
     def scale_of(self, bound):
@@ -169,6 +179,24 @@ def _summed(bound, reference):
     return dataclasses.replace(bound, **sums)
 
 
+def _local_sums(bound):
+    """The same for a local bound: as if all shells were one of them, for each in turn."""
+
+    def of_shell(number, radius):
+        alone = bound.shells._replace(radii=jnp.full_like(bound.shells.radii, radius))
+        changed = dict(shells=alone)
+        if hasattr(bound, "last"):
+            changed["last"] = jnp.where(bound.last >= number, len(bound.shells.radii), -1)
+        flat, unravel = ravel_pytree(bound.reference)
+        here = dataclasses.replace(bound, **changed)
+        total = lambda flat: here.log_bound(unravel(flat), jnp.arange(bound.num_data)).sum()
+        return unravel(jax.grad(total)(flat)), -jax.hessian(total)(flat)
+
+    numbers = jnp.arange(len(bound.shells.radii))
+    linear, quadratic = jax.vmap(of_shell)(numbers, bound.shells.radii)
+    return dataclasses.replace(bound, linear=linear[0], quadratic=quadratic)
+
+
 def _side_by_side(simulate, seed, number, tuned):
     """So many simulations for each entry of `tuned`, all in one program; with the same keys for each."""
     keys = jax.random.split(jax.random.key(seed), number)
@@ -184,8 +212,48 @@ def _student_t(key, rows, dtype):
     return jax.random.normal(noise_key, (rows,), dtype) / jnp.sqrt(square)
 
 
+WIDTH = 0.6  # of the distances of local bounds: any will do
+
+
+def _local_model(model, name):
+    """With local bounds around the most probable theta."""
+    dtype, dims = model.dtype, int(np.prod(model.shape))
+    around = shells(WIDTH * np.eye(dims), dims, dtype)
+    nothing = jnp.zeros((len(around.radii), dims, dims), dtype)
+    if name == "softmax":
+
+        def local(bound):
+            spread = spread_of(2**0.5 * WIDTH * bound.features)
+            scores = bound.features @ bound.reference.T
+            last = last_own(scores, spread, around)
+            linear = jnp.zeros_like(bound.reference)
+            return LocalSoftmaxBound(
+                bound.features, bound.labels, scores, spread, last, bound.reference, around, linear, nothing
+            )
+
+        return dataclasses.replace(model, local=local)
+
+    curve = LogisticCurve() if name == "logistic" else StudentTCurve(4.0, 0.7)
+
+    def local(bound):
+        best = bound.reference
+        features = bound.signed if name == "logistic" else -bound.features
+        predictors = features @ best if name == "logistic" else bound.targets + features @ best
+        spread = spread_of(WIDTH * features)
+        return LocalBound(features, predictors, spread, best, around, jnp.zeros_like(best), nothing, curve)
+
+    def log_likelihood(bound, theta):
+        t = bound.predictors + bound.features @ (theta - bound.reference)
+        return jnp.sum(curve.log_likelihood(t))
+
+    return dataclasses.replace(model, local=local, log_likelihood=log_likelihood)
+
+
 @functools.cache
 def _model(name, dtype=np.float64):
+    if name.startswith("local "):
+        name = name.removeprefix("local ")
+        return _local_model(_model(name, dtype), name)
     rng = np.random.default_rng(0)
     rows = 15 if name == "softmax" else 20
     x = rng.normal(size=(rows, 2)).astype(dtype)

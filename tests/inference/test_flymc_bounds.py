@@ -11,9 +11,11 @@ import pytest
 
 from chainrule.inference import flymc
 from chainrule.inference.flymc.check import BoundBroken
+from chainrule.inference.flymc.local import LocalBound
+from chainrule.inference.flymc.local_softmax import LocalSoftmaxBound
 from chainrule.inference.flymc.logistic import logistic_gap
 from chainrule.inference.flymc.softmax import softmax_gap
-from chainrule.inference.flymc.student_t import student_t_gap
+from chainrule.inference.flymc.student_t import StudentTCurve, student_t_gap
 
 KEY = jax.random.key(0)
 
@@ -128,6 +130,7 @@ def test_log_odds_neither_cancel_nor_overflow(dtype):
 
 
 def _bound(name, dtype=np.float64, tuned=False, size=40):
+    """tuned: False, True, or "local" for a bound that is tuned with a scale."""
     rng = np.random.default_rng(1)
     x, classes = rng.normal(size=(size, 3)).astype(dtype), rng.integers(0, 3, size)
     theta = jnp.asarray(rng.normal(size=(3, 3) if name == "softmax" else 3), dtype)
@@ -136,13 +139,22 @@ def _bound(name, dtype=np.float64, tuned=False, size=40):
         "softmax": lambda: flymc.softmax_bound(x, classes),
         "student_t": lambda: flymc.student_t_bound(x, x @ np.ones(3, dtype), scale=2.0),
     }[name]()
+    if tuned == "local":
+        return made.tuned(theta, 0.2 * np.eye(theta.size)), theta
     return made.tuned(theta) if tuned else made, theta
 
 
 def _log_likelihood(bound):
+    if isinstance(bound, LocalBound):
+        predictor = lambda theta: bound.predictors + bound.features @ (theta - bound.reference)
+        density = jax.nn.log_sigmoid
+        if isinstance(bound.curve, StudentTCurve):
+            df, scale = bound.curve.degrees_of_freedom, bound.curve.scale
+            density = lambda r: jax.scipy.stats.t.logpdf(r, df) - jnp.log(scale)
+        return lambda theta, rows: density(predictor(theta)[rows])
     if isinstance(bound, flymc.LogisticBound):
         return lambda theta, rows: jax.nn.log_sigmoid(bound.signed[rows] @ theta)
-    if isinstance(bound, flymc.SoftmaxBound):
+    if isinstance(bound, flymc.SoftmaxBound | LocalSoftmaxBound):
         pick = lambda scores, rows: scores[jnp.arange(len(rows)), bound.labels[rows]]
         return lambda theta, rows: pick(jax.nn.log_softmax(bound.features[rows] @ theta.T), rows)
     df, scale = bound.degrees_of_freedom, bound.scale
@@ -154,7 +166,7 @@ def _log_likelihood(bound):
 NAMES = ["logistic", "softmax", "student_t"]
 
 
-@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("tuned", [False, True, "local"])
 @pytest.mark.parametrize("name", NAMES)
 def test_bound_survives_the_hunt_and_adds_up(name, tuned):
     bound, theta = _bound(name, tuned=tuned)
@@ -165,9 +177,10 @@ def test_bound_survives_the_hunt_and_adds_up(name, tuned):
     assert report.tried == 130 * 40 and report.collapsed_error < 1e-13 and report.likelihood_error < 1e-13
 
 
+@pytest.mark.parametrize("tuned", [True, "local"])
 @pytest.mark.parametrize("name", NAMES)
-def test_tuned_bound_touches_with_its_slope(name):
-    bound, theta = _bound(name, tuned=True)
+def test_tuned_bound_touches_with_its_slope(name, tuned):
+    bound, theta = _bound(name, tuned=tuned)
     rows = jnp.arange(bound.num_data)
     assert np.asarray(jax.jit(bound.gap)(theta, rows)).max() < 1e-20
     likelihood = lambda theta: jnp.sum(_log_likelihood(bound)(theta, rows))

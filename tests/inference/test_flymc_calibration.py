@@ -53,6 +53,27 @@ def test_bounds_of_the_simulations_are_the_librarys(calibration, name):
     assert np.abs(slope).max() < 0.3  # near the most probable theta
 
 
+@pytest.mark.parametrize("name", ["logistic", "student_t", "softmax"])
+def test_local_bounds_of_the_simulations_are_the_librarys(calibration, name):
+    model = calibration(f"local {name}")
+    made = jax.jit(lambda key: model.joint(key, True)[1])(jax.random.key(0))
+    best, scale = made.reference, 0.6 * np.eye(made.reference.size)
+    if name == "logistic":
+        bound = logistic_bound(np.asarray(made.features), np.ones(made.num_data))
+    elif name == "student_t":
+        targets = np.asarray(made.predictors - made.features @ best) * 0.7
+        bound = student_t_bound(-np.asarray(made.features) * 0.7, targets, scale=0.7)
+    else:
+        bound = softmax_bound(np.asarray(made.features), np.asarray(made.labels), num_classes=3)
+    for ours, theirs in zip(jax.tree.leaves(made), jax.tree.leaves(bound.tuned(best, scale)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_chains_with_a_local_bound_have_the_joint_law(calibration):
+    right = lambda model, bound, variant: kernel(model, bound, HMC(2), Implicit(0.3))
+    assert min(calibration("local logistic").geweke(right, (True,))) > LEAST
+
+
 def test_chains_that_alternate_with_new_data_have_the_joint_law(calibration):
     right = lambda model, bound, variant: kernel(model, bound, HMC(2), Explicit(0.4))
     assert min(calibration("logistic").geweke(right)) > LEAST

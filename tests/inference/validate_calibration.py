@@ -1,4 +1,4 @@
-"""Every move with every bound, untuned and tuned, and both updates of the brightness: minutes, so by
+"""Every move with every bound, untuned, tuned and local, and both updates of the brightness: minutes, so by
 
     python3 noxfile.py -s validate-inference
 
@@ -16,6 +16,7 @@ MOVES = {"RandomWalk": RandomWalk(), "MALA": MALA(), "HMC": HMC(3), "Slice": Sli
 UPDATES = {"Implicit": Implicit(0.3), "Explicit": Explicit(0.4)}
 
 MODELS = ["logistic", "student_t", "softmax"]
+MODELS += [f"local {name}" for name in MODELS]
 
 
 def every(test):
@@ -38,12 +39,18 @@ def kernel_with(move, update):
     return kernel_of
 
 
+def kinds(name):
+    return (True,) if name.startswith("local") else (False, True)
+
+
 @every
 def test_chains_that_alternate_with_new_data_have_the_joint_law(calibration, name, move, update):
-    assert min(calibration(name).geweke(kernel_with(move, update), chains=1000, rounds=30)) > LEAST
+    assert (
+        min(calibration(name).geweke(kernel_with(move, update), kinds(name), chains=1000, rounds=30)) > LEAST
+    )
 
 
 @every
 def test_the_truth_has_any_rank_among_draws_of_its_posterior(calibration, name, move, update):
     model = calibration(name, np.float32)
-    assert min(model.ranks(kernel_with(move, update), simulations=400, thin=16)) > LEAST
+    assert min(model.ranks(kernel_with(move, update), kinds(name), simulations=400, thin=16)) > LEAST

@@ -1,12 +1,13 @@
 """Firefly Monte Carlo: exact MCMC that looks at few of the data.
 
-logistic_bound, softmax_bound, student_t_bound    lower bounds of likelihoods; .tuned(theta) to touch there
+logistic_bound, softmax_bound, student_t_bound    lower bounds of likelihoods; .tuned(theta) to touch there,
+                                                  .tuned(theta, scale) to hug there: fewer are bright
 Bound, check_bound                                a bound of one's own, and a hunt for where it is none
 Firefly, FullData                                 kernels: init(key, theta), step(key, state) -> (state, info)
 Implicit, Explicit, weighted                      how brightness is updated
 RandomWalk, MALA, HMC, Slice                      how theta moves
 sample                                            chains with warm-up; Run(draws, info, ...)
-find_map, preconditioned                          where to tune a bound; the scale of the moves
+find_map, posterior_scale, preconditioned         where to tune a bound, and how near; the scale of the moves
 """
 
 from chainrule.inference.flymc.adaptation import preconditioned
@@ -21,7 +22,7 @@ from chainrule.inference.flymc.sampling import BoundViolated, Progress, Run, sam
 from chainrule.inference.flymc.slice import Slice
 from chainrule.inference.flymc.softmax import SoftmaxBound, softmax_bound
 from chainrule.inference.flymc.student_t import StudentTBound, student_t_bound
-from chainrule.inference.flymc.weighted import Weighted, weighted
+from chainrule.inference.flymc.weighted import Weighted, posterior_scale, weighted
 
 __all__ = [
     "HMC",
@@ -49,6 +50,7 @@ __all__ = [
     "find_map",
     "log_expm1",
     "logistic_bound",
+    "posterior_scale",
     "preconditioned",
     "sample",
     "softmax_bound",

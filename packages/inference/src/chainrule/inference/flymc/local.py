@@ -3,30 +3,33 @@
     bound = logistic_bound(features, labels)
     bound = bound.tuned(best, posterior_scale(log_prior, bound, best))      a LocalBound
 
-A quadratic below log L_n for all theta is far more curved than log L_n, most of all where the datum is all but
-certain. But theta is hardly ever far away. Let t_n = x_n.theta be the predictor, t0 its value at theta_0, and
-d = t - t0. Within a distance r of theta_0, |scale^-1 (theta - theta_0)| < r, it is |d| <= r |scale' x_n| = w, and
+A quadratic below log L_n for all theta is far more curved than log L_n, most of all where the datum is all
+but certain. But theta is hardly ever far away. Let t_n = x_n.theta be the predictor, t0 its value at
+theta_0, and d = t - t0. Within a distance r of theta_0, |scale^-1 (theta - theta_0)| < r, it is |d| <= r
+|scale' x_n| = w, and
 
     log B = f(t0) + f'(t0) d - c(w) d^2 / 2,    c(w) = the least c for which this is below f for all |d| <= w,
 
-is a bound of log L = f(t) at each theta, r being theta's own distance: so it is a bound everywhere, exactly. Far
-out c(w) is that of the bounds of Jaakkola and Jordan, near by it is the curvature of log L itself. As the data
-grow in number, w shrinks like 1 / sqrt(N), and the number of bright points does too.
+is a bound of log L = f(t) at each theta, r being theta's own distance: so it is a bound everywhere,
+exactly. Far out c(w) is that of the bounds of Jaakkola and Jordan, near by it is the curvature of log L
+itself. As the data grow in number, w shrinks like 1 / sqrt(N), and the number of bright points does too.
 
-f is even, but for a linear part, with -f'' first positive and decreasing, then never positive: then the bound for
-c = h(d) = 2 (f(t0) + f'(t0) d - f(t0 + d)) / d^2 touches f at t0 + d, and c(w) is h at the end of the interval
-that lies towards the origin, or at -t0 if that is nearer, where Jaakkola and Jordan's bound touches; and zero if
-that is negative. (Bound and f have the difference F, which bends downwards in one interval around the origin only,
-where -f'' > c. Going from t0 towards the origin F first rises, then falls, and it does not rise again before -t0,
-since there its slope has the sign of c(infinity) - c. So it is positive up to d if it is at d.)
+f is even, but for a linear part, with -f'' first positive and decreasing, then never positive: then the
+bound for c = h(d) = 2 (f(t0) + f'(t0) d - f(t0 + d)) / d^2 touches f at t0 + d, and c(w) is h at the end of
+the interval that lies towards the origin, or at -t0 if that is nearer, where Jaakkola and Jordan's bound
+touches; and zero if that is negative. (Bound and f have the difference F, which bends downwards in one
+interval around the origin only, where -f'' > c. Going from t0 towards the origin F first rises, then falls,
+and it does not rise again before -t0, since there its slope has the sign of c(infinity) - c. So it is
+positive up to d if it is at d.)
 
-Sums over data are made for a few distances, see shells.py. Source of the bound that touches twice: T. Jaakkola
-and M. Jordan, AISTATS 1997; that no quadratic is sharper: J. de Leeuw and K. Lange, Sharp quadratic majorization
-in one dimension, Computational Statistics and Data Analysis 53, 2009. The rest is our own.
+Sums over data are made for a few distances, see shells.py. Source of the bound that touches twice: T.
+Jaakkola and M. Jordan, AISTATS 1997; that no quadratic is sharper: J. de Leeuw and K. Lange, Sharp
+quadratic majorization in one dimension, Computational Statistics and Data Analysis 53, 2009. The rest is
+our own.
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +43,7 @@ NEAREST = 1e-3  # for less than this h is not computed, which loses squares, but
 MARGIN = 16  # units of rounding by which c is larger than computed, so that no gap is negative by rounding
 
 
+@runtime_checkable
 class Curve(Protocol):
     """A log likelihood f as a function of one predictor: even but for a linear part, see above. Hashable."""
 
@@ -100,7 +104,7 @@ class LocalBound:
 def local_bound(curve: Curve, features, predictors, reference, scale) -> LocalBound:
     """The bound of data whose predictors at the reference are these, and change with theta by features."""
     dtype = features.dtype
-    around = shells(scale, dtype)
+    around = shells(scale, reference.size, dtype)
     spread = spread_of(features @ jnp.asarray(scale, dtype))
     linear, quadratic = local_sums(curve, features, predictors, spread, around)
     return LocalBound(features, predictors, spread, reference, around, linear, quadratic, curve)

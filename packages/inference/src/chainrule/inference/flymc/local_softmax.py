@@ -3,18 +3,19 @@
     bound = softmax_bound(features, labels)
     bound = bound.tuned(best, posterior_scale(log_prior, bound, best))      a LocalSoftmaxBound
 
-See local.py for the idea. Let y0 be a datum's scores at theta_0, p their softmax, and d = y - y0. If no two entries
-of d differ by more than w, probabilities change by factors that differ by exp(w) at most, so under the softmax of
-y0 + t d every variance is at most exp(w t) times that under p. With that under the integral of Taylor's remainder,
+See local.py for the idea. Let y0 be a datum's scores at theta_0, p their softmax, and d = y - y0. If no two
+entries of d differ by more than w, probabilities change by factors that differ by exp(w) at most, so under
+the softmax of y0 + t d every variance is at most exp(w t) times that under p. With that under the integral
+of Taylor's remainder,
 
     log sum exp(y) <= log sum exp(y0) + p.d + kappa(w) Var_p(d) / 2,    kappa(w) = 2 (exp(w) - 1 - w) / w^2.
 
 A distance r from theta_0 allows w = r max_kl |scale_k' x - scale_l' x|. Where kappa(w) Var_p is larger than
-Boehning's matrix in its trace, that is taken, datum by datum: which shell is the last with a curvature of its own is
-part of the bound.
+Boehning's matrix in its trace, that is taken, datum by datum: which shell is the last with a curvature of
+its own is part of the bound.
 
-Source: the variance of log sum exp as in F. Bach, Self-concordant analysis for logistic regression, Electronic
-Journal of Statistics 4, 2010; Boehning's bound in softmax.py.
+Source: the variance of log sum exp as in F. Bach, Self-concordant analysis for logistic regression,
+Electronic Journal of Statistics 4, 2010; Boehning's bound in softmax.py.
 """
 
 import dataclasses
@@ -29,7 +30,9 @@ from chainrule.inference.flymc.shells import Shells, interpolated, shells, sprea
 from chainrule.inference.flymc.statistics import representable
 
 BLOCK = 1 << 10  # rows whose matrices are added up at a time
-MARGIN = 16  # units of rounding by which curvatures are larger than computed, so that no gap is negative by it
+MARGIN = (
+    16  # units of rounding by which curvatures are larger than computed, so that no gap is negative by it
+)
 
 
 @jax.tree_util.register_dataclass
@@ -89,18 +92,16 @@ class LocalSoftmaxBound:
 def local_softmax_bound(features, labels, reference, scale) -> LocalSoftmaxBound:
     """The bound that touches at the reference, for posteriors with this scale around it."""
     dtype, (classes, dims) = features.dtype, reference.shape
-    around = shells(scale, dtype)
+    around = shells(scale, reference.size, dtype)
     factor = jnp.asarray(scale, dtype).reshape(classes, dims, -1)
     spread = jnp.zeros(len(features), dtype)
     for k in range(classes):
         for other in range(k):
             spread = jnp.maximum(spread, spread_of(features @ (factor[k] - factor[other])))
     scores = features @ reference.T
-    last = _last_own(scores, spread, around)
+    last = last_own(scores, spread, around)
     linear, quadratic = _sums(features, labels, scores, spread, last, around)
-    return LocalSoftmaxBound(
-        features, labels, scores, spread, last, reference, around, linear, quadratic
-    )
+    return LocalSoftmaxBound(features, labels, scores, spread, last, reference, around, linear, quadratic)
 
 
 def _kappa(w):
@@ -109,7 +110,7 @@ def _kappa(w):
     return 2 * exp_less_line(w) / w**2
 
 
-def _last_own(scores, spread, around):
+def last_own(scores, spread, around):
     """The last shell in which kappa Var_p has a smaller trace than Boehning's matrix; -1 for none."""
     p = jax.nn.softmax(scores)
     boehning = (p.shape[1] - 1) / 2

@@ -4,8 +4,8 @@ A bound that touches f at x0 differs from it by Taylor's remainder,
 
     f(x0) + f'(x0) (x - x0) - f(x) = (x - x0)^2 int_0^1 (1 - t) (-f''(x0 + t (x - x0))) dt.
 
-The left side loses all its digits as x nears x0. The right one is a sum of positive terms. For the exponential
-there is a series.
+The left side loses all its digits as x nears x0. The right one is a sum of positive terms. For the
+exponential there is a series.
 """
 
 from collections.abc import Callable

@@ -5,10 +5,10 @@ shells.level(away)            between which two of them theta_0 + away is, and h
 interpolated(values, level)   values of the shells, at that level
 spread_of(whitened)           how far a row can change for a distance of 1
 
-A local bound holds within a distance r of theta_0 and is tighter, the smaller r is. Each theta may use the bound
-of its own distance, but sums over data are made once, for a few radii. Between two of them, q_j and q_{j+1}, the
-average of the bounds for q_{j+1} and for q_{j+2} is taken, with weights that move from the first to the second:
-both hold as far as q_{j+1}, so the average does, and it is continuous in theta.
+A local bound holds within a distance r of theta_0 and is tighter, the smaller r is. Each theta may use the
+bound of its own distance, but sums over data are made once, for a few radii. Between two of them, q_j and
+q_{j+1}, the average of the bounds for q_{j+1} and for q_{j+2} is taken, with weights that move from the
+first to the second: both hold as far as q_{j+1}, so the average does, and it is continuous in theta.
 """
 
 import math
@@ -41,7 +41,9 @@ class Shells(NamedTuple):
         u = self.inverse @ away
         square = jnp.sum(u * u)
         distance = jnp.sqrt(jnp.where(square > 0, square, jnp.finfo(u.dtype).tiny))
-        ends = self.radii[:-1]  # a distance in segment j is at most ends[j]; its bounds are those of j and j + 1
+        ends = self.radii[
+            :-1
+        ]  # a distance in segment j is at most ends[j]; its bounds are those of j and j + 1
         index = jnp.minimum(jnp.searchsorted(ends, distance), len(ends) - 1).astype(jnp.int32)
         end = ends[index]
         start = jnp.where(index > 0, ends[index - 1], 0)
@@ -54,11 +56,12 @@ class Shells(NamedTuple):
         return self.radii[level.index], self.radii[level.index + 1]
 
 
-def shells(scale: Float[Array, "dims dims"], dtype, levels: int = LEVELS) -> Shells:
-    """Shells from a quarter of the distance where a posterior with this scale is, to three times that and more.
+def shells(scale, dims: int, dtype, levels: int = LEVELS) -> Shells:
+    """From a quarter of the distance where a posterior with this scale is, to three times that and more.
 
     Args:
-        scale: a square root of the posterior's covariance: scale @ scale.T.
+        scale: (dims, dims), a square root of the posterior's covariance, scale @ scale.T.
+        dims: numbers in theta.
         dtype: of theta.
         levels: how many; more of them make bounds a little tighter, and more sums.
 
@@ -68,10 +71,15 @@ def shells(scale: Float[Array, "dims dims"], dtype, levels: int = LEVELS) -> She
     scale = np.asarray(scale, np.float64)
     if scale.ndim != 2 or scale.shape[0] != scale.shape[1] or not np.isfinite(scale).all():
         raise ValueError(
-            f"tuned: scale has shape {scale.shape}, must be a square matrix of finite numbers: see posterior_scale"
+            f"tuned: scale has shape {scale.shape}, must be a square matrix of finite numbers, such as "
+            "posterior_scale makes"
         )
+    if len(scale) != dims:
+        raise ValueError(f"tuned: scale has shape {scale.shape}, theta has {dims} numbers: they must agree")
     if not np.linalg.cond(scale) < 1 / np.finfo(np.float64).eps:
-        raise ValueError("tuned: scale has no inverse: a direction in which theta does not vary has no distance")
+        raise ValueError(
+            "tuned: scale has no inverse: a direction in which theta does not vary has no distance"
+        )
     typical = math.sqrt(len(scale))
     radii = np.geomspace(typical / 4, 3 * typical + 6, levels - 2)
     return Shells(
@@ -80,8 +88,8 @@ def shells(scale: Float[Array, "dims dims"], dtype, levels: int = LEVELS) -> She
     )
 
 
-def interpolated(values: Float[Array, "levels *shape"], level: Level) -> Float[Array, "*shape"]:
-    """Between two neighbouring shells."""
+def interpolated(values: Array, level: Level) -> Array:
+    """Between two neighbouring shells; values of all shells are along the first axis."""
     pair = lax.dynamic_slice_in_dim(values, level.index, 2)
     return (1 - level.part) * pair[0] + level.part * pair[1]
 

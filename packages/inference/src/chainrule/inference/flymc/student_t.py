@@ -114,7 +114,12 @@ def student_t_gap(
 ) -> Float[Array, "*rows"]:
     """(v + 1) / 2 (u - log(1 + u)): log L - log B at the residual r, of the bound that touches at r0."""
     r, r0, v = jnp.abs(r), jnp.abs(r0), degrees_of_freedom
-    return (v + 1) / 2 * _less_log(r, r0, (r - r0) * (r + r0), v)
+    u = (r - r0) * (r + r0) / (v + r0**2)
+    near = jnp.abs(u) < 0.5
+    # Near -1, u has lost what log(1 + u) lives on.
+    other = jnp.where(near, r0 + 1, r)
+    far = (other - r0) * (other + r0) / (v + r0**2) - jnp.log((v + other**2) / (v + r0**2))
+    return (v + 1) / 2 * jnp.where(near, _minus_log1p(jnp.where(near, u, 0)), far)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +142,14 @@ class StudentTCurve:
         return (v + 1) * (v - t**2) / (v + t**2) ** 2
 
     def fall(self, t0, d):
-        """(v + 1) / 2 (d^2 / (v + t0^2) - u + log(1 + u)), with 1 + u = (v + t^2) / (v + t0^2)."""
+        """(v + 1) / 2 (log(1 + u) - 2 t0 d / (v + t0^2)), with 1 + u = (v + t^2) / (v + t0^2)."""
         v = self.degrees_of_freedom
-        return (v + 1) / 2 * (d**2 / (v + t0**2) - _less_log(t0 + d, t0, d * (2 * t0 + d), v))
+        wide = v + t0**2
+        u = d * (2 * t0 + d) / wide
+        near = jnp.abs(u) < 0.5
+        close = d**2 / wide - _minus_log1p(jnp.where(near, u, 0))
+        far = jnp.log((v + jnp.where(near, t0, t0 + d) ** 2) / wide) - 2 * t0 * d / wide
+        return (v + 1) / 2 * jnp.where(near, close, far)
 
 
 def _log_normaliser(v, scale):
@@ -147,16 +157,6 @@ def _log_normaliser(v, scale):
 
 
 TERMS = {2: 3, 4: 6, 8: 14}  # of the series, by bytes of a number
-
-
-def _less_log(r, r0, apart, v):
-    """u - log(1 + u) with u = apart / (v + r0^2) and apart = r^2 - r0^2."""
-    u = apart / (v + r0**2)
-    near = jnp.abs(u) < 0.5
-    # Near -1, u has lost what log(1 + u) lives on.
-    other = jnp.where(near, r0 + 1, r)
-    far = (other - r0) * (other + r0) / (v + r0**2) - jnp.log((v + other**2) / (v + r0**2))
-    return jnp.where(near, _minus_log1p(jnp.where(near, u, 0)), far)
 
 
 def _minus_log1p(u):
