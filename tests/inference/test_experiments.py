@@ -41,7 +41,7 @@ def test_a_command_tells_what_it_does_writes_its_files_and_resumes(name, tmp_pat
     monkeypatch.setattr(stopping, "MODE_STEPS", 5)
     one = "like it, as many as in the paper"
     monkeypatch.setattr(firefly, "CASES", {one: firefly.CASES[one]})
-    monkeypatch.setattr(firefly, "ALGORITHMS", ("regular", "MAP-tuned, weighted"))
+    monkeypatch.setattr(firefly, "ALGORITHMS", ("regular", firefly.LOCAL))
     out = tmp_path / "out"
     arguments = [name, "--quick", "--seeds", "2", "-o", str(out)]
     with jax.enable_x64(False), jax.numpy_rank_promotion("raise"):  # in a user's precision

@@ -34,12 +34,14 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from chainrule.inference.flymc.shells import Shells, interpolated, shells, spread_of
-from chainrule.inference.flymc.statistics import ROWS, representable
+from chainrule.inference.flymc.statistics import representable
 
 NEAREST = 1e-3  # for less than this h is not computed, which loses squares, but -f'' nearest to the origin
+BLOCK = 1 << 13  # data whose sums are made at a time
 MARGIN = 16  # units of rounding by which c is larger than computed, so that no gap is negative by rounding
 
 
@@ -120,16 +122,19 @@ def curvature(curve: Curve, t0: Float[Array, "*rows"], w: Float[Array, "*rows"])
 
 
 def local_sums(curve: Curve, features, predictors, spread, around: Shells):
-    """sum f'(t0) x, and sum c x x^T for each shell, added up in double precision."""
-    slopes = jax.jit(curve.slope)
-    weights = jax.jit(jax.vmap(lambda t0, s, r: curvature(curve, t0, r * s), (None, None, 0)))
-    dims, levels = features.shape[1], len(around.radii)
-    linear, quadratic = np.zeros(dims), np.zeros((levels, dims, dims))
-    for start in range(0, len(features), ROWS):
-        rows = slice(start, start + ROWS)
-        x = np.asarray(features[rows], np.float64)
-        linear += np.asarray(slopes(predictors[rows]), np.float64) @ x
-        c = np.asarray(weights(predictors[rows], spread[rows], around.radii), np.float64)
-        for level in range(levels):
-            quadratic[level] += (x * c[level][:, None]).T @ x
+    """sum f'(t0) x, and sum c x x^T for each shell: blocks on the device, their sums in double precision."""
+
+    @jax.jit
+    def of_block(x, t0, s):
+        def of_shell(radius):
+            weighted = x * curvature(curve, t0, radius * s)[:, None]
+            return jnp.matmul(weighted.T, x, precision="highest")
+
+        return jnp.matmul(curve.slope(t0), x, precision="highest"), lax.map(of_shell, around.radii)
+
+    linear, quadratic = 0.0, 0.0
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        first, second = of_block(features[rows], predictors[rows], spread[rows])
+        linear, quadratic = linear + np.asarray(first, np.float64), quadratic + np.asarray(second, np.float64)
     return representable(features.dtype, linear, quadratic)
