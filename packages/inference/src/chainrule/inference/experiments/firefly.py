@@ -35,6 +35,7 @@ from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.report import Report, write_report
 from chainrule.inference.flymc.weighted import posterior_scale
 
+WALKS = 4
 REGULAR = "regular"
 LOCAL = "local, weighted"
 ALGORITHMS = (REGULAR, "untuned", "MAP-tuned", LOCAL)
@@ -56,7 +57,7 @@ class Settings:
     many: int = 100_000  # and more
     molecules: int | None = None  # how many of them; None for all
     chains: int = 4
-    draws: int = 1000  # of each chain, after half as many to warm up
+    draws: int = 1000  # of each chain, after half as many to warm up; of a random walk four times as many
 
 
 FULL = Settings()
@@ -71,10 +72,14 @@ class Case(NamedTuple):
     start: Any  # a theta of the right shape
     move: flymc.HMC | flymc.RandomWalk | flymc.Slice
 
+    def times(self, number: int) -> int:
+        """So many iterations, or more for a random walk, of which few are effective."""
+        return number * (WALKS if isinstance(self.move, flymc.RandomWalk) else 1)
+
 
 def plan(settings: Settings) -> str:
     iterations = settings.chains * settings.draws
-    minutes = max(1, round(settings.seeds * iterations * (settings.many + 200_000) / 300_000_000))
+    minutes = max(1, round(settings.seeds * iterations * (WALKS * settings.many + 200_000) / 300_000_000))
     return (
         f"Firefly Monte Carlo on five sets of data, {settings.chains} chains of {settings.draws} draws: "
         f"{settings.seeds} seeds, about {minutes} minutes on one core."
@@ -116,8 +121,8 @@ def _one(settings, case: Case, algorithm, find_best, seed, regular) -> dict[str,
         _kernel(case, algorithm, best),
         best,
         num_chains=settings.chains,
-        num_warmup=settings.draws // 2,
-        num_samples=settings.draws,
+        num_warmup=case.times(settings.draws // 2),
+        num_samples=case.times(settings.draws),
         precondition=algorithm != REGULAR,
     )
     theta = drawn.draws["theta"]
