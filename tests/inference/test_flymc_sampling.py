@@ -9,6 +9,7 @@ import pytest
 
 from chainrule.inference.flymc import (
     HMC,
+    MALA,
     BoundViolated,
     Explicit,
     Firefly,
@@ -20,6 +21,7 @@ from chainrule.inference.flymc import (
     logistic_bound,
     preconditioned,
     sample,
+    sampling,
     weighted,
 )
 
@@ -272,3 +274,33 @@ def test_a_bound_that_is_none_is_named():
         sample(KEY, Firefly(log_prior, Unfinished(BOUND)), THETA)
     with pytest.raises(TypeError, match="the bound, a function, lacks num_data, gap"):
         Firefly(log_prior, log_prior).init(KEY, THETA)
+
+
+def test_a_class_in_place_of_a_move_or_an_update_is_named():
+    def with_part(kernel, **parts):
+        kernel = dataclasses.replace(kernel)
+        for name, part in parts.items():  # not by the constructor, whose types are checked in tests
+            object.__setattr__(kernel, name, part)
+        return kernel
+
+    for kernel in (with_part(KERNEL, move=MALA), with_part(FullData(log_prior, BOUND), move=RandomWalk)):
+        with pytest.raises(TypeError, match=r"sample: move is .*, must be a Move such as MALA\(\)"):
+            sample(KEY, kernel, THETA)
+    with pytest.raises(TypeError, match=r"brightness is .*Implicit.*, must be a Update such as Implicit"):
+        with_part(KERNEL, brightness=Implicit).init(KEY, THETA)
+
+
+def test_an_interrupt_keeps_the_draws_there_are(monkeypatch):
+    whole = short(num_warmup=20, num_samples=40, chunk=20)
+    chunk, calls = sampling._chunk, iter([False, False, True])
+
+    def interrupted(*args):
+        if next(calls):
+            raise KeyboardInterrupt
+        return chunk(*args)
+
+    monkeypatch.setattr(sampling, "_chunk", interrupted)
+    with pytest.warns(UserWarning, match="interrupted after 20 of 40 draws"):
+        part = short(num_warmup=20, num_samples=40, chunk=20)
+    np.testing.assert_array_equal(part.draws["theta"], whole.draws["theta"][:, :20])
+    assert part.info.acceptance.shape == part.draws["theta"].shape[:2]

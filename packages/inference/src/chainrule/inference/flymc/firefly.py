@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from chainrule.inference.flymc.bound import floor_of, log_expm1
 from chainrule.inference.flymc.brightness import Bright, Implicit, Update, refresh
 from chainrule.inference.flymc.moves import MALA, Evaluated, Move, Moved, Point, evaluate
-from chainrule.inference.flymc.preflight import check_fit
+from chainrule.inference.flymc.preflight import check_fit, check_is
 from chainrule.inference.flymc.weighted import over_blocks
 
 LEAST_CAPACITY = 64
@@ -91,6 +91,8 @@ class Firefly:
             ValueError: if the capacity is missing under jit.
         """
         position = jax.tree.map(jnp.asarray, position)
+        check_is("Firefly.init", "move", self.move, Move, "MALA() or HMC(8)")
+        check_is("Firefly.init", "brightness", self.brightness, Update, "Implicit(0.01)")
         check_fit("Firefly.init", self.log_prior, self.bound, position)
         gap = self._all_gaps(position)
         uniform = jax.random.uniform(key, gap.shape, gap.dtype)

@@ -19,7 +19,7 @@ from chainrule.core import argmin
 from chainrule.inference.flymc.bound import Bound
 from chainrule.inference.flymc.firefly import Info, moved_often
 from chainrule.inference.flymc.moves import MALA, Evaluated, Move, Point, evaluate
-from chainrule.inference.flymc.preflight import check_fit
+from chainrule.inference.flymc.preflight import check_fit, check_is
 
 
 class FullState(NamedTuple):
@@ -44,6 +44,7 @@ class FullData:
     def init(self, key: Key[Array, ""], position: PyTree, capacity: int | None = None) -> FullState:
         """A state at this theta; key and capacity are not used."""
         position = jax.tree.map(jnp.asarray, position)
+        check_is("FullData.init", "move", self.move, Move, "MALA() or HMC(8)")
         check_fit("FullData.init", self.log_prior, self.bound, position)
         flat, unravel = ravel_pytree(position)
         point, _ = evaluate(self._density(unravel), flat)

@@ -1,6 +1,7 @@
 """What can be said about a prior, a bound and a theta before anything is compiled.
 
 check_fit(where, log_prior, bound, position)    raises if they do not go together, naming which and why
+check_is(where, name, part, kind, such_as)      raises if a part of a kernel is not of its kind, say a class
 """
 
 from collections.abc import Callable
@@ -54,6 +55,16 @@ def check_fit(where: str, log_prior: Callable[[PyTree], Any], bound: Any, positi
             f"{where}: theta has dtype {sorted(map(str, dtypes))}, gap, log prior and sum of log bounds "
             f"are {sorted(map(str, returned))}: they must be one floating dtype. Cast theta, or the features"
         )
+
+
+def check_is(where: str, name: str, part: Any, kind: type, such_as: str) -> None:
+    """Whether a part of a kernel has what a protocol asks for, and is not a class or function in its place.
+
+    Raises:
+        TypeError: if not.
+    """
+    if isinstance(part, type) or not isinstance(part, kind):
+        raise TypeError(f"{where}: {name} is {part}, must be a {kind.__name__} such as {such_as}")
 
 
 def _traced(where, name, function, position, *rest):

@@ -11,6 +11,7 @@ iteration, so neither chunks nor capacity change a draw, but for the rounding of
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -24,8 +25,8 @@ from jaxtyping import Array, Key, PyTree
 from chainrule.inference.diagnostics import Summary, summarize
 from chainrule.inference.flymc.adaptation import adapt, adaptation, preconditioned
 from chainrule.inference.flymc.firefly import LEAST_CAPACITY, Info, capacity_for
-from chainrule.inference.flymc.moves import stretch
-from chainrule.inference.flymc.preflight import check_fit
+from chainrule.inference.flymc.moves import Move, stretch
+from chainrule.inference.flymc.preflight import check_fit, check_is
 
 OnViolation = Literal["raise", "flag"]
 
@@ -95,6 +96,8 @@ def sample(
         progress: called after each chunk with a `Progress`.
         on_violation: "raise" as soon as a bound is found broken, or "flag" it in the info only.
 
+    An interrupt (Ctrl-C) after warm-up ends sampling with a warning and the draws that there are.
+
     Raises:
         BoundViolated: see `on_violation`.
         TypeError: if theta, prior and bound do not go together in shapes or dtypes.
@@ -109,6 +112,7 @@ def sample(
         (4, 1000, 1) 1
     """
     _check(num_chains, num_warmup, num_samples, chunk, capacity, on_violation)
+    check_is("sample", "move", kernel.move, Move, "MALA() or HMC(8)")
     start_key, bright_key, chain_key = jax.random.split(key, 3)
     each = lambda key: jax.vmap(lambda chain: jax.random.fold_in(key, chain))(jnp.arange(num_chains))
     if callable(position):
@@ -137,8 +141,16 @@ def sample(
     chunk = min(chunk, total)
     kept, infos, done = [], [], 0
     while done < total:
-        after, found = _chunk(kernel, states, tuning, keys, done, num_warmup, chunk)
-        positions, info = _cut(found, 0, total - done)  # what lies beyond is not wanted
+        try:
+            after, found = _chunk(kernel, states, tuning, keys, done, num_warmup, chunk)
+            positions, info = _cut(found, 0, total - done)  # what lies beyond is not wanted
+        except KeyboardInterrupt:
+            if done <= num_warmup:
+                raise
+            warnings.warn(
+                f"sample: interrupted after {done - num_warmup} of {num_samples} draws", stacklevel=2
+            )
+            break
         if info.overflow.any():
             kernel, states, capacity = _with_more_room(kernel, states, info, capacity)
             replays += 1
