@@ -110,7 +110,7 @@ class Summary:
         ]
         if self.evaluations is not None:
             lines.append(
-                f"{self.evaluations:.0f} likelihood evaluations per iteration, "
+                f"{self.evaluations:.{0 if self.evaluations >= 10 else 2}f} likelihood evaluations per iteration, "
                 f"{self.ess_per_million_evaluations:.3g} effective draws per million"
             )
         return "\n".join(lines)
