@@ -7,6 +7,7 @@ fit           train it on arrays
 forecast      frames that are missing, and frames to come
 GMM           the mixture of Gaussians, with Potentials that hint at its points
 LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
+SLDS          several, between which a sequence switches
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
 likelihoods   what is seen of what the decoder says
 messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from chainrule.svae.gmm import GMM
     from chainrule.svae.lds import LDS, LDSMixture
     from chainrule.svae.messages import Potentials
+    from chainrule.svae.slds import SLDS
 
 __all__ = [
     "GMM",
     "LDS",
+    "SLDS",
     "SVAE",
     "LDSMixture",
     "Potentials",
@@ -54,6 +57,7 @@ _HOME = {  # of what is no module
     "LDS": "lds",
     "LDSMixture": "lds",
     "Potentials": "messages",
+    "SLDS": "slds",
     "SVAE": "autoencoder",
     "fit": "fitting",
     "forecast": "forecasting",

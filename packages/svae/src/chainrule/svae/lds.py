@@ -44,10 +44,17 @@ class PathPosterior(NamedTuple):
 
     def sample(self, key: Key[Array, ""], samples: int) -> Float[Array, "samples *batch frames latents"]:
         """Paths, differentiable."""
-        draw = lambda key, chain, potentials: messages.lds_sample(key, chain, potentials, samples)
-        for _ in range(self.kl.ndim):
-            draw = _over_batch(draw)
-        return draw(key, self.chain, self.potentials)
+        return sample_paths(key, self.chain, self.potentials, samples, self.kl.ndim)
+
+
+def sample_paths(
+    key: Key[Array, ""], chain: messages.LDS, potentials: Potentials, samples: int, batch_axes: int
+) -> Float[Array, "samples *batch frames latents"]:
+    """Paths of chains in a batch."""
+    draw = lambda key, chain, potentials: messages.lds_sample(key, chain, potentials, samples)
+    for _ in range(batch_axes):
+        draw = _over_batch(draw)
+    return draw(key, chain, potentials)
 
 
 def _over_batch(draw):
@@ -163,7 +170,13 @@ class LDS(NamedTuple):
                 it but were not seen are forecast, or filled in.
         """
         each = lambda given: _path(statistics, *given)
-        return jax.vmap(each)((potentials, actions, lengths))
+        return jax.vmap(each)((within(potentials, lengths), actions, lengths))
+
+    @staticmethod
+    def regimes(statistics: "LDS") -> "Regimes":
+        """As a filter wants it: the only one."""
+        alone = jax.tree.map(lambda x: x[None], statistics)
+        return Regimes.of(jnp.zeros(1), jnp.zeros((1, 1)), alone)
 
 
 class MixedPaths(NamedTuple):
@@ -225,44 +238,102 @@ class LDSMixture(NamedTuple):
             evidence = statistics.weights.alpha - paths.kl
             return MixedPaths(jax.nn.softmax(evidence), paths, -jax.nn.logsumexp(evidence))
 
-        return jax.vmap(each)((potentials, actions, lengths))
+        return jax.vmap(each)((within(potentials, lengths), actions, lengths))
+
+    @staticmethod
+    def regimes(statistics: "LDSMixture") -> "Regimes":
+        """As a filter wants them: regimes that never change."""
+        weights = statistics.weights.alpha
+        stay = jnp.log(jnp.eye(len(weights), dtype=weights.dtype))
+        return Regimes.of(weights, stay, statistics.components)
 
 
-def _path(statistics: LDS, potentials, actions, length) -> PathPosterior:
-    chain, own, constant = _known_system(statistics, len(potentials.h), actions, length)
-    J = potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
+class Known(NamedTuple):
+    """E log p(y | x) of a regression with unknown parameters, as log N(y; M x, Q) + gap - x'R x / 2."""
+
+    M: Float[Array, "*batch outputs inputs"]
+    Q: Float[Array, "*batch outputs outputs"]  # (E L)^-1
+    R: Float[Array, "*batch inputs inputs"]
+    gap: Float[Array, "*batch"]  # (E log|L| - log|E L|) / 2
+
+
+class Regimes(NamedTuple):
+    """Systems that a sequence may follow, and how one comes after another."""
+
+    log_initial: Float[Array, " systems"]  # expected logarithms, which need not sum to one
+    log_transition: Float[Array, "systems systems"]
+    first: Known  # a batch of them
+    steps: Known
+
+    @classmethod
+    def of(cls, log_initial: Array, log_transition: Array, systems: LDS) -> "Regimes":
+        """Of expected statistics."""
+        return cls(log_initial, log_transition, *(jax.vmap(known)(family) for family in systems))
+
+
+def known(statistics: NIW | MNIW) -> Known:
+    """Of expected statistics, by the module's formula. A Gaussian is a regression on the number one."""
+    if isinstance(statistics, NIW):
+        xx, x, kappa, nu = statistics
+        statistics = MNIW(kappa[..., None, None], x[..., None, :], xx, nu)
+    precision = -2 * statistics.yy
+    M, Q, R = messages.expected_dynamics(precision, statistics.xy.T, -2 * statistics.xx)
+    half = jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(precision))))  # of log|E L|
+    return Known(M, Q, R, statistics.nu - half)
+
+
+def not_knowing(
+    R: Float[Array, "steps inputs inputs"],
+    gap: Float[Array, " steps"],
+    latents: int,
+    actions: Float[Array, "steps actions"] | None,
+    length: Int[Array, ""] | None,
+) -> tuple[Potentials, Float[Array, ""]]:
+    """What R and gap of each step add to the potentials of its frames, and a constant."""
+    rest = jnp.ones((len(R), 1), R.dtype) if actions is None else join_columns(actions, bias=True)
+    if length is not None:  # no step leads from the last frame to those beyond
+        leads = jnp.arange(len(R)) < length - 1
+        R, gap = jnp.where(leads[:, None, None], R, 0), jnp.where(leads, gap, 0)
+    J, h = R[:, :latents, :latents], -jnp.einsum("ti,tij->tj", rest, R[:, latents:, :latents])
+    alone = jnp.einsum("ti,tij,tj->t", rest, R[:, latents:, latents:], rest)
+    end = lambda x: jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)])
+    return Potentials(end(J), end(h)), jnp.sum(gap - alone / 2)
+
+
+def path_given(
+    chain: messages.LDS, own: Potentials, constant: Float[Array, ""], potentials: Potentials
+) -> tuple[PathPosterior, messages.Smoothed]:
+    """q(x) of a chain with potentials of its own, and its moments."""
+    J = precisions(potentials)
     together = Potentials(J + own.J, potentials.h + own.h)
     smoothed = messages.lds_smoother(chain, together)
     log_normaliser = smoothed.log_normaliser + constant
     second = smoothed.covariance + smoothed.mean[:, :, None] * smoothed.mean[:, None, :]
     hinted = jnp.sum(potentials.h * smoothed.mean) - jnp.sum(J * second) / 2
-    return PathPosterior(smoothed.mean, smoothed.covariance, hinted - log_normaliser, chain, together)
+    kl = hinted - log_normaliser
+    return PathPosterior(smoothed.mean, smoothed.covariance, kl, chain, together), smoothed
 
 
-def _known_system(statistics: LDS, frames, actions, length):
-    """M and (E L)^-1 as a chain, what R adds to potentials, and constants: see the module's formula."""
-    first, steps = statistics
-    n = first.x.shape[-1]
-    m, P, gap = _known_gaussian(-2 * first.xx, first.x[None, :], -2 * first.kappa[None, None], first.nu)
-    M, Q, gaps = _known_gaussian(-2 * steps.yy, steps.xy, -2 * steps.xx, steps.nu)
-    A, B, b = split_columns(M, n, M.shape[-1] - n - 1, bias=True)
-    R = jnp.zeros_like(steps.xx) + gaps[1]
-    count = frames - 1 if length is None else length - 1
-    leads = (jnp.arange(frames) < count).astype(R.dtype)  # to a next frame
-    if actions is None:
-        rest = jnp.ones((frames, 1), R.dtype)
-    else:
-        rest = join_columns(jnp.concatenate([actions, jnp.zeros_like(actions[:1])]), bias=True)
-    J = jnp.einsum("t,ij->tij", leads, R[:n, :n])
-    h = -leads[:, None] * (rest @ R[n:, :n])
-    alone = jnp.einsum("ti,ij,tj->t", rest, R[n:, n:], rest)
-    constant = gap[0] - gap[1][0, 0] / 2 + jnp.sum(leads * (gaps[0] - alone / 2))
+def within(potentials: Potentials, lengths: Int[Array, " sequences"] | None) -> Potentials:
+    """Potentials of sequences, zero beyond the last frame of each."""
+    if lengths is None:
+        return potentials
+    frames = jnp.arange(potentials.h.shape[1])
+    return jax.vmap(lambda each, length: messages.masked(each, frames < length))(potentials, lengths)
+
+
+def precisions(potentials: Potentials) -> Float[Array, "frames latents latents"]:
+    """J as matrices, also where they are diagonals."""
+    return potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
+
+
+def _path(statistics: LDS, potentials, actions, length) -> PathPosterior:
+    first, steps = known(statistics.first), known(statistics.steps)
+    n, inputs = first.Q.shape[-1], steps.M.shape[-1]
+    A, B, b = split_columns(steps.M, n, inputs - n - 1, bias=True)
     shift = b if actions is None else b[None] + actions @ B.T
-    return messages.LDS(m[:, 0], P, A, Q, shift), Potentials(J, h), constant
-
-
-def _known_gaussian(precision, coefficients, squares, half_log_det):
-    """M, (E L)^-1, and (half of E log|L| - log|E L|, R) of a regression's expected statistics."""
-    M, covariance, R = messages.expected_dynamics(precision, coefficients.T, squares)
-    half = jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(precision))))  # of log|E L|
-    return M, covariance, (half_log_det - half, R)
+    chain = messages.LDS(first.M[:, 0], first.Q, A, steps.Q, shift)
+    count = len(potentials.h) - 1
+    R, gap = (jnp.broadcast_to(x, (count, *x.shape)) for x in (steps.R, steps.gap))
+    own, constant = not_knowing(R, gap, n, actions, length)
+    return path_given(chain, own, constant + first.gap - first.R[0, 0] / 2, potentials)[0]
