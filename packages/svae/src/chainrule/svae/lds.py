@@ -39,6 +39,7 @@ class PathPosterior(NamedTuple):
     mean: Float[Array, "*batch frames latents"]
     covariance: Float[Array, "*batch frames latents latents"]
     kl: Float[Array, "*batch"]  # from E log p(x | parameters), in nats
+    evidence: Float[Array, "*batch"]  # E <potentials, x> - kl: log of what exp(E log p + potentials) sums to
     chain: messages.LDS  # whose posterior it is, given
     potentials: Potentials
 
@@ -166,11 +167,12 @@ class LDS(NamedTuple):
             statistics: expected statistics of a system, or any that stand for them.
             potentials: (sequences, frames, ...), without scales or centres; zero where a frame was not seen.
             actions: of each step.
-            lengths: how many of the frames are part of a sequence; all unless given. Frames that are part of
-                it but were not seen are forecast, or filled in.
+            lengths: how many of the frames are part of a sequence; all unless given. Potentials beyond them
+                count for nothing. Frames that are part of it but were not seen are forecast, or filled in.
         """
         each = lambda given: _path(statistics, *given)
-        return jax.vmap(each)((within(potentials, lengths), actions, lengths))
+        with jax.default_matmul_precision("highest"):  # or a GPU rounds float32 factors to 10 bits
+            return jax.vmap(each)((within(potentials, lengths), actions, lengths))
 
     @staticmethod
     def regimes(statistics: "LDS") -> "Regimes":
@@ -235,10 +237,13 @@ class LDSMixture(NamedTuple):
 
         def each(given):
             paths = jax.vmap(lambda system: _path(system, *given))(statistics.components)
-            evidence = statistics.weights.alpha - paths.kl
-            return MixedPaths(jax.nn.softmax(evidence), paths, -jax.nn.logsumexp(evidence))
+            log_weights = jax.nn.log_softmax(statistics.weights.alpha + paths.evidence)
+            weights = jnp.exp(log_weights)
+            kl = jnp.sum(weights * (log_weights - statistics.weights.alpha + paths.kl))
+            return MixedPaths(weights, paths, kl)
 
-        return jax.vmap(each)((within(potentials, lengths), actions, lengths))
+        with jax.default_matmul_precision("highest"):
+            return jax.vmap(each)((within(potentials, lengths), actions, lengths))
 
     @staticmethod
     def regimes(statistics: "LDSMixture") -> "Regimes":
@@ -311,7 +316,8 @@ def path_given(
     second = smoothed.covariance + smoothed.mean[:, :, None] * smoothed.mean[:, None, :]
     hinted = jnp.sum(potentials.h * smoothed.mean) - jnp.sum(J * second) / 2
     kl = hinted - log_normaliser
-    return PathPosterior(smoothed.mean, smoothed.covariance, kl, chain, together), smoothed
+    path = PathPosterior(smoothed.mean, smoothed.covariance, kl, log_normaliser, chain, together)
+    return path, smoothed
 
 
 def within(potentials: Potentials, lengths: Int[Array, " sequences"] | None) -> Potentials:
