@@ -79,6 +79,11 @@ def after(
         J, h: zero for a frame that was not seen.
         action: the one that led to this frame; of the first frame it makes no difference.
     """
+    with jax.default_matmul_precision("highest"):  # or a GPU rounds float32 factors to 10 bits
+        return _after(regimes, belief, J, h, action)
+
+
+def _after(regimes, belief, J, h, action):
     ahead = _stepped(regimes, belief, action)
     choose = lambda start, later: jnp.where(belief.frames == 0, start, later)
     log_weights, means, covariances = jax.tree.map(choose, tuple(belief[:3]), ahead)

@@ -125,7 +125,8 @@ class SLDS(NamedTuple):
 
     def expected_statistics(self) -> "SLDS":
         """E log pi of the first regime and of each row, and those of each system."""
-        return SLDS(*(family.expected_statistics() for family in self))
+        rows = self.transitions.expected_statistics()
+        return SLDS(self.initial.expected_statistics(), rows, self.components.expected_statistics())
 
     def kl(self, prior: "SLDS") -> Float[Array, ""]:
         """KL(self || prior), in nats."""
@@ -161,7 +162,7 @@ class SLDS(NamedTuple):
             adjoint, rtol, max_steps, on_failure: as in `mean_field.settle`.
         """
         settings = dict(adjoint=adjoint, rtol=rtol, max_steps=max_steps, on_failure=on_failure)
-        each = lambda given: _posterior(statistics, *given, settings)
+        each = lambda given: _posterior(statistics, given, settings)
         with jax.default_matmul_precision("highest"):  # or a GPU rounds float32 factors to 10 bits
             return jax.vmap(each)((within(potentials, lengths), actions, lengths))
 
@@ -181,7 +182,8 @@ def _each(statistics: NIW | MNIW) -> _Each:
     return _Each(L, found.M, found.R, statistics.nu)
 
 
-def _posterior(statistics, potentials, actions, length, settings):
+def _posterior(statistics, given, settings):
+    potentials, actions, length = given
     systems = statistics.components
     each = _each(systems.first), _each(systems.steps)
     log_transition = statistics.transitions.alpha
