@@ -168,7 +168,9 @@ def test_training_finds_the_regimes():
     y, regimes = simulated(KEYS[4], 10, 50)
     prior = SLDS.prior(2, 1, dynamics=jnp.zeros((1, 1)), noise=0.3, sticky=5.0)
     seen = lambda y: Potentials(jnp.full_like(y, 400.0), 400.0 * y)
-    svae = SVAE(prior, seen, lambda x: x, data=len(y), likelihood=Normal(0.05), rho=0.5)
+    svae = SVAE(
+        prior, seen, lambda x: x, data=len(y), likelihood=Normal(0.05), rho=0.5, inference={"rtol": 1e-6}
+    )
     state = svae.init(KEYS[5], y, prior.scattered(KEYS[5]))
     step, bounds = jax.jit(svae.step), []
     for _ in range(25):

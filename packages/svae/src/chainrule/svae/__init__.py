@@ -6,6 +6,7 @@ SVAE          a graphical model, an encoder and a decoder, learned together
 fit           train it on arrays
 forecast      frames that are missing, and frames to come
 GMM           the mixture of Gaussians, with Potentials that hint at its points
+HMM           the same for sequences, where a state follows from the one before
 LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
 SLDS          several, between which a sequence switches
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from chainrule.svae.fitting import fit
     from chainrule.svae.forecasting import forecast
     from chainrule.svae.gmm import GMM
+    from chainrule.svae.hmm import HMM
     from chainrule.svae.lds import LDS, LDSMixture
     from chainrule.svae.messages import Potentials
     from chainrule.svae.slds import SLDS
 
 __all__ = [
     "GMM",
+    "HMM",
     "LDS",
     "SLDS",
     "SVAE",
@@ -54,6 +57,7 @@ __all__ = [
 
 _HOME = {  # of what is no module
     "GMM": "gmm",
+    "HMM": "hmm",
     "LDS": "lds",
     "LDSMixture": "lds",
     "Potentials": "messages",

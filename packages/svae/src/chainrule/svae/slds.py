@@ -38,6 +38,7 @@ from chainrule.core.adjoints import Adjoint
 from chainrule.svae import messages
 from chainrule.svae.expfam import MNIW, NIW, Dirichlet, join_columns, kl
 from chainrule.svae.filtering import filtered
+from chainrule.svae.hmm import chain_prior, chain_until
 from chainrule.svae.lds import (
     LDS,
     Known,
@@ -50,7 +51,7 @@ from chainrule.svae.lds import (
     within,
 )
 from chainrule.svae.mean_field import IMPLICIT, OnFailure, settle
-from chainrule.svae.messages import HMM, Potentials
+from chainrule.svae.messages import Potentials
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -89,8 +90,7 @@ class SLDS(NamedTuple):
             sticky: in how many more a regime has been seen to stay.
         """
         regimes = components.first.kappa.shape[0]
-        rows = concentration + sticky * jnp.eye(regimes)
-        return cls(Dirichlet.of(jnp.full(regimes, concentration)), Dirichlet.of(rows), components)
+        return cls(*chain_prior(regimes, concentration, sticky), components)
 
     @classmethod
     def prior(
@@ -186,11 +186,8 @@ def _posterior(statistics, given, settings):
     potentials, actions, length = given
     systems = statistics.components
     each = _each(systems.first), _each(systems.steps)
-    log_transition = statistics.transitions.alpha
-    if length is not None:  # beyond the last frame all regimes are as good
-        leads = (jnp.arange(len(potentials.h) - 1) < length - 1)[:, None, None]
-        log_transition = jnp.where(leads, log_transition[None], -math.log(len(log_transition)))
-    a = each, HMM(statistics.initial.alpha, log_transition), potentials, actions
+    chain = chain_until(statistics.initial, statistics.transitions, len(potentials.h), length)
+    a = each, chain, potentials, actions
 
     def log_likelihoods(a, smoothed):
         found = _expected(a[0], smoothed, a[3])
