@@ -295,6 +295,7 @@ def not_knowing(
     length: Int[Array, ""] | None,
 ) -> tuple[Potentials, Float[Array, ""]]:
     """What R and gap of each step add to the potentials of its frames, and a constant."""
+    R = (R + R.mT) / 2  # one block is read, and the other has as much of the derivative
     rest = jnp.ones((len(R), 1), R.dtype) if actions is None else join_columns(actions, bias=True)
     if length is not None:  # no step leads from the last frame to those beyond
         leads = jnp.arange(len(R)) < length - 1
