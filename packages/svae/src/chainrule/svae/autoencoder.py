@@ -77,7 +77,7 @@ class SVAE:
     """A model to learn, and how.
 
     Raises:
-        ValueError: for fewer than one datum or sample.
+        ValueError: for fewer than one datum or sample, and a radius that is not above 0 or of no use.
         TypeError: for an encoder or a decoder that is no network.
     """
 
@@ -89,12 +89,18 @@ class SVAE:
     optimizer: optax.GradientTransformation = optax.adam(1e-3)  # noqa: RUF009 (a pair of functions)
     rho: ArrayLike | Callable[[Any], Any] = 0.1  # natural step size in (0, 1], or a schedule of the step
     samples: int = 1  # of x, for each datum and step
+    radius: float | None = None  # dynamics of q(theta) are made smaller where their |eigenvalues| are larger
     inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of prior.posterior
 
     def __post_init__(self):
         if self.data < 1 or self.samples < 1:
             raise ValueError(f"SVAE: data and samples must be at least 1, got {self.data} and {self.samples}")
         as_network(self.encoder), as_network(self.decoder)
+        if self.radius is not None and not (self.radius > 0 and hasattr(self.prior, "bounded")):
+            raise ValueError(
+                f"SVAE: radius is {self.radius} for {type(self.prior).__name__}: it must be above 0, and the "
+                "model one with dynamics, such as LDS"
+            )
 
     def init(self, key: Key[Array, ""], batch: Array, model: Any = None) -> SVAEState:
         """A state to start from.
@@ -149,6 +155,7 @@ class SVAE:
         target = jax.tree.map(lambda eta, slope: eta + self.data * slope, self.prior, upwards)
         rho = self.rho(state.steps) if callable(self.rho) else self.rho
         model, used = natural_step(state.model, target, rho)
+        model = model if self.radius is None else model.bounded(self.radius)
         shortened = jnp.min(jnp.stack([jnp.min(u) for u in jax.tree.leaves(used)])) / rho
         global_kl = state.model.kl(self.prior) / self.data
         elbo = local["log_likelihood"] - local["local_kl"] - global_kl

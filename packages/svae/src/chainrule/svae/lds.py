@@ -24,13 +24,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from chainrule.svae import messages
 from chainrule.svae.expfam import MNIW, NIW, Dirichlet, join_columns, kl, split_columns
 from chainrule.svae.messages import Potentials
+
+SQUARES = 40  # up to the power 2^40, where |A^m|^(1/m) is the radius to 1e-10, of defective matrices as well
 
 
 class PathPosterior(NamedTuple):
@@ -46,6 +47,22 @@ class PathPosterior(NamedTuple):
     def sample(self, key: Key[Array, ""], samples: int) -> Float[Array, "samples *batch frames latents"]:
         """Paths, differentiable."""
         return sample_paths(key, self.chain, self.potentials, samples, self.kl.ndim)
+
+
+def spectral_radius(A: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
+    """The largest |eigenvalue|, as the limit of |A^m|^(1/m) for m = 2, 4, 8, ... (Gelfand).
+
+    log|A^m| / m is summed up, so that errors of later squares count for as little as they should.
+    """
+
+    def square(k, state):
+        A, log_radius = state
+        size = jnp.linalg.norm(A, axis=(-2, -1))
+        A = A / jnp.where(size > 0, size, 1)[..., None, None]
+        return jnp.matmul(A, A, precision="highest"), log_radius + jnp.log(size) * 0.5 ** k.astype(A.dtype)
+
+    start = A, jnp.zeros(A.shape[:-2], A.dtype)
+    return jnp.exp(jax.lax.fori_loop(0, SQUARES, square, start)[1])
 
 
 def sample_paths(
@@ -149,9 +166,23 @@ class LDS(NamedTuple):
         M, latents = self.steps.standard().M, self.first.x.shape[-1]
         return split_columns(M, latents, M.shape[-1] - latents - 1, bias=True)
 
-    def spectral_radius(self) -> np.ndarray:
+    def spectral_radius(self) -> Float[Array, "*batch"]:
         """The largest |eigenvalue| of the A that is expected: forecasts explode where it is above one."""
-        return np.asarray(np.abs(np.linalg.eigvals(np.asarray(self.coefficients()[0], float))).max(-1))
+        return spectral_radius(self.coefficients()[0])
+
+    def bounded(self, radius: float) -> "LDS":
+        """The same, with A made smaller where its spectral radius is larger than that."""
+        n = self.first.x.shape[-1]
+        M, _, S, _ = self.steps.standard()
+        found = spectral_radius(M[..., :n])
+        smaller = M.at[..., :n].multiply((radius / found)[..., None, None])
+        with jax.default_matmul_precision("highest"):
+            xy = self.steps.xx @ smaller.mT
+            changed = self.steps._replace(xy=xy, yy=S + smaller @ xy)
+        choose = lambda a, b: jnp.where(
+            (found > radius).reshape(*found.shape, *(1,) * (a.ndim - found.ndim)), a, b
+        )
+        return self._replace(steps=jax.tree.map(choose, changed, self.steps))
 
     @staticmethod
     def posterior(
@@ -221,6 +252,10 @@ class LDSMixture(NamedTuple):
     def kl(self, prior: "LDSMixture") -> Float[Array, ""]:
         """KL(self || prior), in nats."""
         return kl(self, prior)
+
+    def bounded(self, radius: float) -> "LDSMixture":
+        """The same, with smaller A where their spectral radius is larger than that."""
+        return self._replace(components=self.components.bounded(radius))
 
     @staticmethod
     def posterior(

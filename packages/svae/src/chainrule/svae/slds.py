@@ -132,6 +132,10 @@ class SLDS(NamedTuple):
         """KL(self || prior), in nats."""
         return kl(self, prior)
 
+    def bounded(self, radius: float) -> "SLDS":
+        """The same, with smaller A where their spectral radius is larger than that."""
+        return self._replace(components=self.components.bounded(radius))
+
     @staticmethod
     def regimes(statistics: "SLDS") -> Regimes:
         """As a filter wants them."""
