@@ -97,6 +97,21 @@ def test_where_regimes_are_told_apart_the_bound_is_the_evidence():
     np.testing.assert_allclose(bound(q, hints), log_evidence(hints, spread=100.0), atol=1e-8)
 
 
+def test_where_it_has_settled_the_labels_are_those_of_the_path():
+    """E log N(x_t; A_k x_{t-1} + b_k, s^2) by moments of the path, and messages between regimes."""
+    q = posterior(known(), HINTS)
+    x = jax.jit(jax.vmap(messages.lds_smoother))(q.chain, q.potentials)
+    m, V, cross = x.mean[..., 0], x.covariance[..., 0, 0], x.cross[..., 0, 0]
+    a, b = jnp.asarray(A)[:, 0, 0], jnp.asarray(B)[:, 0]
+    each = []
+    for k in range(2):
+        off = (m[:, 1:] - a[k] * m[:, :-1] - b[k]) ** 2 + V[:, 1:] - 2 * a[k] * cross + a[k] ** 2 * V[:, :-1]
+        each.append(jnp.concatenate([jnp.zeros_like(m[:, :1]), -off / 2 / 0.3**2], 1))
+    chain = messages.HMM(jnp.log(jnp.array([0.6, 0.4])), jnp.log(jnp.asarray(STAY)))
+    states = jax.vmap(lambda l: messages.hmm_smoother(chain, l))(jnp.stack(each, 2))
+    np.testing.assert_allclose(q.labels, states.marginals, atol=1e-9)
+
+
 def test_frames_beyond_the_end_change_nothing():
     one, three = jnp.full(SEQUENCES, 1), jnp.full(SEQUENCES, 3)
     within = jnp.arange(FRAMES)[None, :, None] < 3
@@ -104,10 +119,13 @@ def test_frames_beyond_the_end_change_nothing():
     q, same = (posterior(known(), hints, three) for hints in (HINTS, other))
     np.testing.assert_array_equal(q.kl, same.kl)
     np.testing.assert_array_equal(q.labels[:, :3], same.labels[:, :3])
-    # the first x does not depend on its regime: the evidence is that of a standard normal
+    # the first x does not depend on its regime: the evidence is that of a standard normal, whatever is known of
+    # transitions
+    rows = Dirichlet.of(jnp.array([[0.5, 0.2], [0.3, 0.7]])).expected_statistics()
+    statistics = known()._replace(transitions=rows)
     first = jax.tree.map(lambda x: x * (jnp.arange(FRAMES)[None, :, None] < 1), HINTS)
     J, h = HINTS.J[:, 0, 0], HINTS.h[:, 0, 0]
-    found = bound(posterior(known(), HINTS, one), first)
+    found = bound(posterior(statistics, HINTS, one), first)
     np.testing.assert_allclose(found, h**2 / (1 + J) / 2 - jnp.log(1 + J) / 2, rtol=1e-12)
 
 

@@ -12,6 +12,7 @@ SLDS          several, between which a sequence switches
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
 likelihoods   what is seen of what the decoder says
 messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
+filtering     beliefs, frame by frame
 mean_field    block ascent as a fixed point, and its derivative
 expfam        the exponential families of a model's parameters
 worlds        bouncing balls, drawn; points on a wheel
@@ -25,7 +26,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chainrule.svae import baselines, expfam, likelihoods, mean_field, messages, networks, scores, worlds
+    from chainrule.svae import (
+        baselines,
+        expfam,
+        filtering,
+        likelihoods,
+        mean_field,
+        messages,
+        networks,
+        scores,
+        worlds,
+    )
     from chainrule.svae.autoencoder import SVAE
     from chainrule.svae.fitting import fit
     from chainrule.svae.forecasting import forecast
@@ -45,6 +56,7 @@ __all__ = [
     "Potentials",
     "baselines",
     "expfam",
+    "filtering",
     "fit",
     "forecast",
     "likelihoods",

@@ -96,11 +96,21 @@ class SLDS(NamedTuple):
     def prior(
         cls, regimes: int, latents: int, *, concentration: float = 1.0, sticky: float = 0.0, **settings
     ) -> "SLDS":
-        """Regimes that are all alike, each as `LDS.prior(latents, **settings)` is."""
-        alike = jnp.broadcast_to(
-            jnp.asarray(settings.pop("dynamics", jnp.eye(latents))), (regimes, latents, latents)
-        )
-        components = LDS.prior(latents, dynamics=alike, **settings)
+        """Regimes, each as `LDS.prior(latents, **settings)` is, and otherwise as in `of`.
+
+        Unless dynamics are given one by one, all are alike, and training must start from `scattered`.
+
+        Raises:
+            ValueError: for dynamics of another size.
+        """
+        A = jnp.asarray(settings.pop("dynamics", jnp.eye(latents)))
+        if A.shape not in ((latents, latents), (regimes, latents, latents)):
+            raise ValueError(
+                f"SLDS: dynamics are {A.shape}: for {regimes} regimes of {latents} latents they must be "
+                f"{(latents, latents)} or {(regimes, latents, latents)}"
+            )
+        each = jnp.broadcast_to(A, (regimes, latents, latents))
+        components = LDS.prior(latents, dynamics=each, **settings)
         return cls.of(components, concentration=concentration, sticky=sticky)
 
     def scattered(self, key: Key[Array, ""], *, spread: float = 0.3, steps: float = 30.0) -> "SLDS":
