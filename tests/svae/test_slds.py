@@ -119,8 +119,7 @@ def test_frames_beyond_the_end_change_nothing():
     q, same = (posterior(known(), hints, three) for hints in (HINTS, other))
     np.testing.assert_array_equal(q.kl, same.kl)
     np.testing.assert_array_equal(q.labels[:, :3], same.labels[:, :3])
-    # the first x does not depend on its regime: the evidence is that of a standard normal, whatever is known of
-    # transitions
+    # the first x does not depend on its regime: the evidence is that of a standard normal, whatever transitions
     rows = Dirichlet.of(jnp.array([[0.5, 0.2], [0.3, 0.7]])).expected_statistics()
     statistics = known()._replace(transitions=rows)
     first = jax.tree.map(lambda x: x * (jnp.arange(FRAMES)[None, :, None] < 1), HINTS)
