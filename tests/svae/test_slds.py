@@ -112,6 +112,14 @@ def test_where_it_has_settled_the_labels_are_those_of_the_path():
     np.testing.assert_allclose(q.labels, states.marginals, atol=1e-9)
 
 
+def test_single_precision_stays_single_and_says_the_same():
+    single = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+    q, exact = posterior(single(known()), single(HINTS), WHOLE, 1e-6), posterior(known(), HINTS)
+    assert {x.dtype for x in jax.tree.leaves(q._replace(stats=0.0))[:-1]} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(q.labels, exact.labels, atol=1e-4)
+    np.testing.assert_allclose(q.kl, exact.kl, rtol=1e-4)
+
+
 def test_frames_beyond_the_end_change_nothing():
     one, three = jnp.full(SEQUENCES, 1), jnp.full(SEQUENCES, 3)
     within = jnp.arange(FRAMES)[None, :, None] < 3
@@ -119,7 +127,7 @@ def test_frames_beyond_the_end_change_nothing():
     q, same = (posterior(known(), hints, three) for hints in (HINTS, other))
     np.testing.assert_array_equal(q.kl, same.kl)
     np.testing.assert_array_equal(q.labels[:, :3], same.labels[:, :3])
-    # the first x does not depend on its regime: the evidence is that of a standard normal, whatever transitions
+    # the first x does not depend on its regime: there the evidence is that of a standard normal
     rows = Dirichlet.of(jnp.array([[0.5, 0.2], [0.3, 0.7]])).expected_statistics()
     statistics = known()._replace(transitions=rows)
     first = jax.tree.map(lambda x: x * (jnp.arange(FRAMES)[None, :, None] < 1), HINTS)

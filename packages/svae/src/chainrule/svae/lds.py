@@ -209,7 +209,8 @@ class LDS(NamedTuple):
     def regimes(statistics: "LDS") -> "Regimes":
         """As a filter wants it: the only one."""
         alone = jax.tree.map(lambda x: x[None], statistics)
-        return Regimes.of(jnp.zeros(1), jnp.zeros((1, 1)), alone)
+        sure = jnp.zeros_like(alone.first.kappa)
+        return Regimes.of(sure, sure[None], alone)
 
 
 class MixedPaths(NamedTuple):

@@ -238,7 +238,8 @@ def _averaged(each: _Each, labels: Float[Array, "steps regimes"]) -> Known:
     """What is known of a step whose regime is known in probability: see the module's formula."""
     mix = lambda x: jnp.tensordot(labels, x, 1)
     root = jnp.linalg.cholesky(mix(each.L))
-    Q = jax.scipy.linalg.cho_solve((root, True), jnp.broadcast_to(jnp.eye(root.shape[-1]), root.shape))
+    eye = jnp.broadcast_to(jnp.eye(root.shape[-1], dtype=root.dtype), root.shape)
+    Q = jax.scipy.linalg.cho_solve((root, True), eye)
     M = Q @ mix(each.L @ each.M)
     apart = each.M[None] - M[:, None]  # (steps, regimes, outputs, inputs)
     spread = jnp.einsum("tkij,tkil->tjl", apart, labels[:, :, None, None] * (each.L[None] @ apart))
