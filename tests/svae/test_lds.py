@@ -37,7 +37,7 @@ def paired(statistics, *sums):
 
 
 def by_brute_force(statistics, potentials, actions=None, length=FRAMES):
-    """Mean and covariance of all frames together, and E_q <potentials, x> less log of their normaliser."""
+    """Mean and covariance of all frames together, log of their normaliser, E_q <potentials, x> less it."""
 
     def log_joint(flat):
         x = flat.reshape(FRAMES, LATENTS)
@@ -56,7 +56,7 @@ def by_brute_force(statistics, potentials, actions=None, length=FRAMES):
     log_normaliser = value(mean) + (jnp.linalg.slogdet(2 * jnp.pi * covariance)[1]) / 2
     hint = lambda x: log_joint(x)[1]
     hinted = hint(mean) + jnp.sum(jax.hessian(hint)(at) * covariance) / 2
-    return mean.reshape(FRAMES, LATENTS), covariance, hinted - log_normaliser
+    return mean.reshape(FRAMES, LATENTS), covariance, log_normaliser, hinted - log_normaliser
 
 
 def frame_of(covariance, t):
@@ -68,17 +68,17 @@ def frame_of(covariance, t):
 def test_a_path_is_that_of_the_joint_gaussian(actions):
     u = jax.random.normal(jax.random.key(7), (FRAMES - 1, actions)) if actions else None
     statistics = LDS.prior(LATENTS, actions=actions, worth=5.0, noise=0.3).expected_statistics()
-    mean, covariance, kl = by_brute_force(statistics, hints(), u)
+    mean, covariance, evidence, kl = by_brute_force(statistics, hints(), u)
     found = posterior_of(LDS, statistics, hints(), **({} if u is None else {"actions": u}))
     np.testing.assert_allclose(found.mean, mean, atol=1e-12)
     np.testing.assert_allclose(found.covariance[2], frame_of(covariance, 2), atol=1e-12)
-    np.testing.assert_allclose(found.kl, kl, rtol=1e-11)
+    np.testing.assert_allclose([found.kl, found.evidence], [kl, evidence], rtol=1e-11)
 
 
 def test_frames_beyond_the_end_change_nothing():
     statistics = LDS.prior(LATENTS, worth=5.0, noise=0.3).expected_statistics()
     seen = Potentials(*(jnp.where(jnp.arange(FRAMES)[:, None] < 3, x, 0) for x in hints()[:2]))
-    mean, _, kl = by_brute_force(statistics, seen, length=3)
+    mean, _, _, kl = by_brute_force(statistics, seen, length=3)
     found = posterior_of(LDS, statistics, seen, lengths=3)
     np.testing.assert_allclose(found.mean[:3], mean[:3], atol=1e-12)
     np.testing.assert_allclose(found.kl, kl, rtol=1e-11)
@@ -98,12 +98,15 @@ def test_which_system_is_bayes_theorem():
     statistics = mixture.expected_statistics()
     found = posterior_of(LDSMixture, statistics, hints())
     each = [
-        posterior_of(LDS, jax.tree.map(lambda x, k=k: x[k], statistics.components), hints()) for k in range(3)
+        by_brute_force(jax.tree.map(lambda x, k=k: x[k], statistics.components), hints()) for k in range(3)
     ]
-    joint = np.array([float(statistics.weights.alpha[k] - q.kl) for k, q in enumerate(each)])
-    np.testing.assert_allclose(found.weights, np.exp(joint - joint.max()) / np.exp(joint - joint.max()).sum())
-    np.testing.assert_allclose(found.paths.mean[1], each[1].mean)
-    np.testing.assert_allclose(found.kl, -np.logaddexp.reduce(joint))
+    joint = statistics.weights.alpha + jnp.array([evidence for _, _, evidence, _ in each])
+    weights = jax.nn.softmax(joint)
+    np.testing.assert_allclose(found.weights, weights, rtol=1e-9)
+    np.testing.assert_allclose(found.paths.mean[1], each[1][0], atol=1e-12)
+    # and so E <potentials, x> - KL is the evidence
+    hinted = weights @ jnp.array([evidence + kl for _, _, evidence, kl in each])
+    np.testing.assert_allclose(hinted - found.kl, jax.nn.logsumexp(joint), rtol=1e-10)
 
 
 def test_derivatives_by_expected_statistics_are_smoothed_statistics():

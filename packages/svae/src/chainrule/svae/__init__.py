@@ -6,10 +6,13 @@ SVAE          a graphical model, an encoder and a decoder, learned together
 fit           train it on arrays
 forecast      frames that are missing, and frames to come
 GMM           the mixture of Gaussians, with Potentials that hint at its points
+HMM           the same for sequences, where a state follows from the one before
 LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
+SLDS          several, between which a sequence switches
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
 likelihoods   what is seen of what the decoder says
 messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
+filtering     beliefs, frame by frame
 mean_field    block ascent as a fixed point, and its derivative
 expfam        the exponential families of a model's parameters
 worlds        bouncing balls, drawn; points on a wheel
@@ -23,22 +26,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chainrule.svae import baselines, expfam, likelihoods, mean_field, messages, networks, scores, worlds
+    from chainrule.svae import (
+        baselines,
+        expfam,
+        filtering,
+        likelihoods,
+        mean_field,
+        messages,
+        networks,
+        scores,
+        worlds,
+    )
     from chainrule.svae.autoencoder import SVAE
     from chainrule.svae.fitting import fit
     from chainrule.svae.forecasting import forecast
     from chainrule.svae.gmm import GMM
+    from chainrule.svae.hmm import HMM
     from chainrule.svae.lds import LDS, LDSMixture
     from chainrule.svae.messages import Potentials
+    from chainrule.svae.slds import SLDS
 
 __all__ = [
     "GMM",
+    "HMM",
     "LDS",
+    "SLDS",
     "SVAE",
     "LDSMixture",
     "Potentials",
     "baselines",
     "expfam",
+    "filtering",
     "fit",
     "forecast",
     "likelihoods",
@@ -51,9 +69,11 @@ __all__ = [
 
 _HOME = {  # of what is no module
     "GMM": "gmm",
+    "HMM": "hmm",
     "LDS": "lds",
     "LDSMixture": "lds",
     "Potentials": "messages",
+    "SLDS": "slds",
     "SVAE": "autoencoder",
     "fit": "fitting",
     "forecast": "forecasting",

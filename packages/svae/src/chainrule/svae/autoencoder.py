@@ -5,6 +5,9 @@
     .step(state, batch, mask)                  -> SVAEState, Metrics
     .infer(state, batch, mask)                 the local posterior of each datum
     .decode(state, latents)                    what the decoder expects to see
+    .belief(state)                             what is known of a sequence before its first frame
+    .update(state, belief, frame, action)      and after one more
+    .predict(state, belief, steps, actions)    and of those that follow
 
 One step raises, per datum of a mini-batch,
 
@@ -32,7 +35,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from chainrule.core import Status
+from chainrule.svae import filtering
 from chainrule.svae.expfam import natural_step
+from chainrule.svae.filtering import Belief
+from chainrule.svae.lds import precisions
 from chainrule.svae.likelihoods import Likelihood, Normal
 from chainrule.svae.messages import Potentials
 from chainrule.svae.networks import as_network
@@ -59,12 +65,19 @@ class Metrics(NamedTuple):
     shortened: Float[Array, ""]  # the smallest part of a natural step that was taken: 1 if all were whole
 
 
+class Prediction(NamedTuple):
+    """What is to come, one step after another."""
+
+    beliefs: Belief  # with a leading axis of steps: mean, covariance, weights of each
+    frames: Array  # (steps, *frame), what the decoder makes of the systems' means, by their weights
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class SVAE:
     """A model to learn, and how.
 
     Raises:
-        ValueError: for fewer than one datum or sample.
+        ValueError: for fewer than one datum or sample, and a radius that is not above 0 or of no use.
         TypeError: for an encoder or a decoder that is no network.
     """
 
@@ -76,12 +89,18 @@ class SVAE:
     optimizer: optax.GradientTransformation = optax.adam(1e-3)  # noqa: RUF009 (a pair of functions)
     rho: ArrayLike | Callable[[Any], Any] = 0.1  # natural step size in (0, 1], or a schedule of the step
     samples: int = 1  # of x, for each datum and step
+    radius: float | None = None  # dynamics of q(theta) are made smaller where their |eigenvalues| are larger
     inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of prior.posterior
 
     def __post_init__(self):
         if self.data < 1 or self.samples < 1:
             raise ValueError(f"SVAE: data and samples must be at least 1, got {self.data} and {self.samples}")
         as_network(self.encoder), as_network(self.decoder)
+        if self.radius is not None and not (self.radius > 0 and hasattr(self.prior, "bounded")):
+            raise ValueError(
+                f"SVAE: radius is {self.radius} for {type(self.prior).__name__}: it must be above 0, and the "
+                "model one with dynamics, such as LDS"
+            )
 
     def init(self, key: Key[Array, ""], batch: Array, model: Any = None) -> SVAEState:
         """A state to start from.
@@ -116,14 +135,15 @@ class SVAE:
             mask: what was observed: as batch, or its leading axes. Unless given, all that is not NaN. What
                 was not observed is zero for the encoder and nothing for the likelihood; a datum or a frame of
                 which nothing was has potentials of zero.
-            extra: what else `posterior` of the graphical model takes: actions and lengths of sequences.
+            extra: what else `posterior` of the graphical model takes: actions of sequences, and their
+                lengths; frames beyond those were not observed.
 
         Raises:
             ValueError: for a batch without the axes of the model, and for a mask whose shape is not that of
                 the batch's leading axes.
         """
         key, sample_key = jax.random.split(state.key)
-        batch, mask = observed(batch, mask)
+        batch, mask = self._observed(batch, mask, extra)
         statistics = state.model.expected_statistics()
         objective = lambda statistics, networks: self._local(
             sample_key, statistics, networks, batch, mask, **extra
@@ -135,6 +155,7 @@ class SVAE:
         target = jax.tree.map(lambda eta, slope: eta + self.data * slope, self.prior, upwards)
         rho = self.rho(state.steps) if callable(self.rho) else self.rho
         model, used = natural_step(state.model, target, rho)
+        model = model if self.radius is None else model.bounded(self.radius)
         shortened = jnp.min(jnp.stack([jnp.min(u) for u in jax.tree.leaves(used)])) / rho
         global_kl = state.model.kl(self.prior) / self.data
         elbo = local["log_likelihood"] - local["local_kl"] - global_kl
@@ -146,7 +167,7 @@ class SVAE:
 
         Arguments as for `step`.
         """
-        batch, mask = observed(batch, mask)
+        batch, mask = self._observed(batch, mask, extra)
         return self._posterior(state.model.expected_statistics(), state.networks, batch, mask, **extra)
 
     def outputs(self, state: SVAEState, latents: Float[Array, "*batch latents"]) -> Array:
@@ -157,6 +178,91 @@ class SVAE:
         """The mean of what is seen of latents."""
         return self.likelihood.mean(state.networks["likelihood"], self.outputs(state, latents))
 
+    def belief(self, state: SVAEState) -> Belief:
+        """What is known of the state of a sequence before its first frame.
+
+        Raises:
+            TypeError: for a model that is not one of sequences with a state, such as LDS.
+        """
+        return filtering.before(self._regimes(state))
+
+    def update(
+        self,
+        state: SVAEState,
+        belief: Belief,
+        frame: Array | None,
+        action: Float[Array, " actions"] | None = None,
+        mask: Bool[Array, "..."] | None = None,
+    ) -> Belief:
+        """What is known after one more frame; of one sequence, and jax.vmap takes it to more.
+
+        For `LDS` and `LDSMixture` it is what `infer` says of the last of the frames so far, for `SLDS` an
+        approximation (see `filtering`).
+
+        Args:
+            state: trained.
+            belief: of `belief`, or of the frame before.
+            frame: what was seen; NaN, or None for all of it, where nothing was.
+            action: the one that led to this frame. Of the first frame any will do.
+            mask: what of it was seen, as in `step`.
+
+        Raises:
+            ValueError: for an action that is not of the model's size.
+        """
+        regimes = self._regimes(state)
+        latents, wanted = belief.means.shape[-1], regimes.steps.M.shape[-1] - belief.means.shape[-1] - 1
+        if (0 if action is None else action.shape[-1]) != wanted:
+            given = "none" if action is None else f"one of {action.shape[-1]}"
+            raise ValueError(
+                f"SVAE: the model's actions have {wanted} coordinates, but update was given {given}"
+            )
+        J, h = jnp.zeros((latents, latents), belief.means.dtype), jnp.zeros(latents, belief.means.dtype)
+        if frame is not None:
+            alone = observed(frame[None], None if mask is None else mask[None])
+            potentials = self._potentials(state.networks, *alone)
+            J, h = precisions(potentials)[0], potentials.h[0]
+        return filtering.after(regimes, belief, J, h, action)
+
+    def predict(
+        self,
+        state: SVAEState,
+        belief: Belief,
+        steps: int,
+        actions: Float[Array, "ahead actions"] | None = None,
+    ) -> Prediction:
+        """What is to come, as far as is known now: `update` without frames.
+
+        Args:
+            state, belief: as in `update`.
+            steps: how many frames.
+            actions: those that lead to them.
+        """
+
+        def step(belief, action):
+            belief = self.update(state, belief, None, action)
+            return belief, belief
+
+        beliefs = jax.lax.scan(step, belief, actions, length=steps)[1]
+        frames = self.decode(state, beliefs.means)
+        return Prediction(beliefs, jnp.einsum("tk,tk...->t...", beliefs.weights, frames))
+
+    def _regimes(self, state):
+        if not hasattr(type(self.prior), "regimes"):
+            raise TypeError(
+                f"SVAE: {type(self.prior).__name__} has no belief that goes from frame to frame: take LDS, "
+                "LDSMixture or SLDS"
+            )
+        return type(self.prior).regimes(state.model.expected_statistics())
+
+    def _observed(self, batch, mask, extra):
+        """The batch and its mask, which ends where a sequence does."""
+        batch, mask = observed(batch, mask)
+        if extra.get("lengths") is None:
+            return batch, mask
+        within = jnp.arange(batch.shape[1])[None] < extra["lengths"][:, None]
+        mask = mask & within.reshape(*within.shape, *(1,) * (batch.ndim - 2))
+        return jnp.where(mask, batch, 0), mask
+
     def _event_axes(self, batch):
         """Axes of one datum, or of one frame of a sequence: what networks see of it."""
         if batch.ndim <= self.prior.leading:
@@ -166,13 +272,18 @@ class SVAE:
             )
         return batch.ndim - self.prior.leading
 
+    def _potentials(self, networks, events, mask):
+        """Of each event; zero for one of which nothing was seen."""
+        seen = jnp.any(mask, axis=tuple(range(1, mask.ndim)))
+        found = potentials_of(as_network(self.encoder).apply(networks["encoder"], events))
+        keep = lambda a: jnp.where(seen.reshape(-1, *(1,) * (a.ndim - 1)), a, 0)
+        return jax.tree.map(keep, found)
+
     def _posterior(self, statistics, networks, batch, mask, **extra):
         axes = self._event_axes(batch)
-        seen = jnp.any(_flat(mask, axes), axis=tuple(range(1, 1 + axes)))
-        found = potentials_of(as_network(self.encoder).apply(networks["encoder"], _flat(batch, axes)))
-        keep = lambda a: jnp.where(seen.reshape(-1, *(1,) * (a.ndim - 1)), a, 0)
-        restored = lambda a: keep(a).reshape(*batch.shape[: self.prior.leading], *a.shape[1:])
-        potentials = jax.tree.map(restored, found)
+        potentials = self._potentials(networks, _flat(batch, axes), _flat(mask, axes))
+        restored = lambda a: a.reshape(*batch.shape[: self.prior.leading], *a.shape[1:])
+        potentials = jax.tree.map(restored, potentials)
         return type(self.prior).posterior(statistics, potentials, **self.inference, **extra)
 
     def _local(self, key, statistics, networks, batch, mask, **extra):

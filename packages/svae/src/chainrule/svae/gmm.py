@@ -38,9 +38,19 @@ class MixturePosterior(NamedTuple):
 
     def sample(self, key: Key[Array, ""], samples: int) -> Float[Array, "samples data latents"]:
         """Draws of x, differentiable."""
-        noise = jax.random.normal(key, (samples, *self.mean.shape), self.mean.dtype)
-        apart = jnp.einsum("dij,sdj->sdi", self.factor, noise)
-        return jnp.broadcast_to(self.mean, apart.shape) + apart
+        return draws(key, self.mean, self.factor, samples)
+
+
+def draws(
+    key: Key[Array, ""],
+    mean: Float[Array, "*batch latents"],
+    factor: Float[Array, "*batch latents latents"],
+    samples: int,
+) -> Float[Array, "samples *batch latents"]:
+    """Of Gaussians with covariance R R', R being the factor."""
+    noise = jax.random.normal(key, (samples, *mean.shape), mean.dtype)
+    apart = jnp.einsum("...ij,s...j->s...i", factor, noise)
+    return jnp.broadcast_to(mean, apart.shape) + apart
 
 
 class GMM(NamedTuple):
@@ -140,7 +150,7 @@ def _posterior(statistics, potentials, settings):
 
     def round(a, labels):
         statistics, potentials = a
-        factor, mean = _gaussian(statistics, potentials, labels)
+        factor, mean = gaussian_given(statistics.components, potentials, labels)
         return jax.nn.softmax(_logits(statistics, mean, factor))
 
     a = statistics, potentials
@@ -148,7 +158,7 @@ def _posterior(statistics, potentials, settings):
     labels, stats = settle(
         round, a, start, adjoint=adjoint, rtol=rtol, max_steps=max_steps, on_failure=on_failure
     )
-    factor, mean = _gaussian(statistics, potentials, labels)
+    factor, mean = gaussian_given(statistics.components, potentials, labels)
     logits = _logits(statistics, mean, factor)
     half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
     log_labels = jnp.log(
@@ -158,22 +168,29 @@ def _posterior(statistics, potentials, settings):
     return MixturePosterior(labels, mean, factor @ factor.T, factor, kl, stats)
 
 
-def _gaussian(statistics, potentials, labels):
-    """R and the mean of q(x), given q(z): R = L^-T with L L' = J, the precision."""
-    J = -2 * jnp.einsum("k,kij->ij", labels, statistics.components.xx) + jnp.diag(potentials.J)
-    h = labels @ statistics.components.x + potentials.h
+def gaussian_given(
+    components: NIW, potentials: Potentials, labels: Float[Array, " clusters"]
+) -> tuple[Float[Array, "latents latents"], Float[Array, " latents"]]:
+    """R and the mean of q(x) of one datum, given q(z): R = L^-T with L L' = J, the precision."""
+    J = -2 * jnp.einsum("k,kij->ij", labels, components.xx) + jnp.diag(potentials.J)
+    h = labels @ components.x + potentials.h
     L = lax.linalg.cholesky(J)
     factor = jax.scipy.linalg.solve_triangular(L, jnp.eye(h.size, dtype=h.dtype), lower=True).T
     return factor, factor @ (factor.T @ h)
 
 
-def _logits(statistics, mean, factor):
-    """E log p(z = k, x) for each k, without latents * log(2 pi) / 2, which the entropy of x cancels."""
+def expected_log_likelihoods(
+    components: NIW, mean: Float[Array, " latents"], factor: Float[Array, "latents latents"]
+) -> Float[Array, " clusters"]:
+    """E log p(x | z = k) for each k, without latents * log(2 pi) / 2, which the entropy of x cancels."""
     moments = NIW(factor @ factor.T + jnp.outer(mean, mean), mean, jnp.ones(()), jnp.ones(()))
-    components = statistics.components
     squares = jnp.einsum("kij,ij->k", components.xx, moments.xx)
-    log_likelihood = squares + components.x @ moments.x + components.kappa + components.nu
-    return statistics.weights.alpha + log_likelihood
+    return squares + components.x @ moments.x + components.kappa + components.nu
+
+
+def _logits(statistics, mean, factor):
+    """E log p(z = k, x) for each k."""
+    return statistics.weights.alpha + expected_log_likelihoods(statistics.components, mean, factor)
 
 
 def _suggested(statistics, potentials):

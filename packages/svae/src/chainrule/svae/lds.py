@@ -24,13 +24,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from chainrule.svae import messages
 from chainrule.svae.expfam import MNIW, NIW, Dirichlet, join_columns, kl, split_columns
 from chainrule.svae.messages import Potentials
+
+SQUARES = 40  # up to the power 2^40, where |A^m|^(1/m) is the radius to 1e-10, of defective matrices as well
 
 
 class PathPosterior(NamedTuple):
@@ -39,15 +40,39 @@ class PathPosterior(NamedTuple):
     mean: Float[Array, "*batch frames latents"]
     covariance: Float[Array, "*batch frames latents latents"]
     kl: Float[Array, "*batch"]  # from E log p(x | parameters), in nats
+    evidence: Float[Array, "*batch"]  # E <potentials, x> - kl: log of what exp(E log p + potentials) sums to
     chain: messages.LDS  # whose posterior it is, given
     potentials: Potentials
 
     def sample(self, key: Key[Array, ""], samples: int) -> Float[Array, "samples *batch frames latents"]:
         """Paths, differentiable."""
-        draw = lambda key, chain, potentials: messages.lds_sample(key, chain, potentials, samples)
-        for _ in range(self.kl.ndim):
-            draw = _over_batch(draw)
-        return draw(key, self.chain, self.potentials)
+        return sample_paths(key, self.chain, self.potentials, samples, self.kl.ndim)
+
+
+def spectral_radius(A: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
+    """The largest |eigenvalue|, as the limit of |A^m|^(1/m) for m = 2, 4, 8, ... (Gelfand).
+
+    log|A^m| / m is summed up, so that errors of later squares count for as little as they should.
+    """
+
+    def square(k, state):
+        A, log_radius = state
+        size = jnp.linalg.norm(A, axis=(-2, -1))
+        A = A / jnp.where(size > 0, size, 1)[..., None, None]
+        return jnp.matmul(A, A, precision="highest"), log_radius + jnp.log(size) * 0.5 ** k.astype(A.dtype)
+
+    start = A, jnp.zeros(A.shape[:-2], A.dtype)
+    return jnp.exp(jax.lax.fori_loop(0, SQUARES, square, start)[1])
+
+
+def sample_paths(
+    key: Key[Array, ""], chain: messages.LDS, potentials: Potentials, samples: int, batch_axes: int
+) -> Float[Array, "samples *batch frames latents"]:
+    """Paths of chains in a batch."""
+    draw = lambda key, chain, potentials: messages.lds_sample(key, chain, potentials, samples)
+    for _ in range(batch_axes):
+        draw = _over_batch(draw)
+    return draw(key, chain, potentials)
 
 
 def _over_batch(draw):
@@ -141,9 +166,23 @@ class LDS(NamedTuple):
         M, latents = self.steps.standard().M, self.first.x.shape[-1]
         return split_columns(M, latents, M.shape[-1] - latents - 1, bias=True)
 
-    def spectral_radius(self) -> np.ndarray:
+    def spectral_radius(self) -> Float[Array, "*batch"]:
         """The largest |eigenvalue| of the A that is expected: forecasts explode where it is above one."""
-        return np.asarray(np.abs(np.linalg.eigvals(np.asarray(self.coefficients()[0], float))).max(-1))
+        return spectral_radius(self.coefficients()[0])
+
+    def bounded(self, radius: float) -> "LDS":
+        """The same, with A made smaller where its spectral radius is larger than that."""
+        n = self.first.x.shape[-1]
+        M, _, S, _ = self.steps.standard()
+        found = spectral_radius(M[..., :n])
+        smaller = M.at[..., :n].multiply((radius / found)[..., None, None])
+        with jax.default_matmul_precision("highest"):
+            xy = self.steps.xx @ smaller.mT
+            changed = self.steps._replace(xy=xy, yy=S + smaller @ xy)
+        choose = lambda a, b: jnp.where(
+            (found > radius).reshape(*found.shape, *(1,) * (a.ndim - found.ndim)), a, b
+        )
+        return self._replace(steps=jax.tree.map(choose, changed, self.steps))
 
     @staticmethod
     def posterior(
@@ -159,11 +198,19 @@ class LDS(NamedTuple):
             statistics: expected statistics of a system, or any that stand for them.
             potentials: (sequences, frames, ...), without scales or centres; zero where a frame was not seen.
             actions: of each step.
-            lengths: how many of the frames are part of a sequence; all unless given. Frames that are part of
-                it but were not seen are forecast, or filled in.
+            lengths: how many of the frames are part of a sequence; all unless given. Potentials beyond them
+                count for nothing. Frames that are part of it but were not seen are forecast, or filled in.
         """
         each = lambda given: _path(statistics, *given)
-        return jax.vmap(each)((potentials, actions, lengths))
+        with jax.default_matmul_precision("highest"):  # or a GPU rounds float32 factors to 10 bits
+            return jax.vmap(each)((within(potentials, lengths), actions, lengths))
+
+    @staticmethod
+    def regimes(statistics: "LDS") -> "Regimes":
+        """As a filter wants it: the only one."""
+        alone = jax.tree.map(lambda x: x[None], statistics)
+        sure = jnp.zeros_like(alone.first.kappa)
+        return Regimes.of(sure, sure[None], alone)
 
 
 class MixedPaths(NamedTuple):
@@ -207,6 +254,10 @@ class LDSMixture(NamedTuple):
         """KL(self || prior), in nats."""
         return kl(self, prior)
 
+    def bounded(self, radius: float) -> "LDSMixture":
+        """The same, with smaller A where their spectral radius is larger than that."""
+        return self._replace(components=self.components.bounded(radius))
+
     @staticmethod
     def posterior(
         statistics: "LDSMixture",
@@ -222,47 +273,110 @@ class LDSMixture(NamedTuple):
 
         def each(given):
             paths = jax.vmap(lambda system: _path(system, *given))(statistics.components)
-            evidence = statistics.weights.alpha - paths.kl
-            return MixedPaths(jax.nn.softmax(evidence), paths, -jax.nn.logsumexp(evidence))
+            log_weights = jax.nn.log_softmax(statistics.weights.alpha + paths.evidence)
+            weights = jnp.exp(log_weights)
+            kl = jnp.sum(weights * (log_weights - statistics.weights.alpha + paths.kl))
+            return MixedPaths(weights, paths, kl)
 
-        return jax.vmap(each)((potentials, actions, lengths))
+        with jax.default_matmul_precision("highest"):
+            return jax.vmap(each)((within(potentials, lengths), actions, lengths))
+
+    @staticmethod
+    def regimes(statistics: "LDSMixture") -> "Regimes":
+        """As a filter wants them: regimes that never change."""
+        weights = statistics.weights.alpha
+        stay = jnp.log(jnp.eye(len(weights), dtype=weights.dtype))
+        return Regimes.of(weights, stay, statistics.components)
 
 
-def _path(statistics: LDS, potentials, actions, length) -> PathPosterior:
-    chain, own, constant = _known_system(statistics, len(potentials.h), actions, length)
-    J = potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
+class Known(NamedTuple):
+    """E log p(y | x) of a regression with unknown parameters, as log N(y; M x, Q) + gap - x'R x / 2."""
+
+    M: Float[Array, "*batch outputs inputs"]
+    Q: Float[Array, "*batch outputs outputs"]  # (E L)^-1
+    R: Float[Array, "*batch inputs inputs"]
+    gap: Float[Array, "*batch"]  # (E log|L| - log|E L|) / 2
+
+
+class Regimes(NamedTuple):
+    """Systems that a sequence may follow, and how one comes after another."""
+
+    log_initial: Float[Array, " systems"]  # expected logarithms, which need not sum to one
+    log_transition: Float[Array, "systems systems"]
+    first: Known  # a batch of them
+    steps: Known
+
+    @classmethod
+    def of(cls, log_initial: Array, log_transition: Array, systems: LDS) -> "Regimes":
+        """Of expected statistics."""
+        return cls(log_initial, log_transition, *(jax.vmap(known)(family) for family in systems))
+
+
+def known(statistics: NIW | MNIW) -> Known:
+    """Of expected statistics, by the module's formula. A Gaussian is a regression on the number one."""
+    if isinstance(statistics, NIW):
+        xx, x, kappa, nu = statistics
+        statistics = MNIW(kappa[..., None, None], x[..., None, :], xx, nu)
+    precision = -2 * statistics.yy
+    M, Q, R = messages.expected_dynamics(precision, statistics.xy.T, -2 * statistics.xx)
+    half = jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(precision))))  # of log|E L|
+    return Known(M, Q, R, statistics.nu - half)
+
+
+def not_knowing(
+    R: Float[Array, "steps inputs inputs"],
+    gap: Float[Array, " steps"],
+    latents: int,
+    actions: Float[Array, "steps actions"] | None,
+    length: Int[Array, ""] | None,
+) -> tuple[Potentials, Float[Array, ""]]:
+    """What R and gap of each step add to the potentials of its frames, and a constant."""
+    R = (R + R.mT) / 2  # one block is read, and the other has as much of the derivative
+    rest = jnp.ones((len(R), 1), R.dtype) if actions is None else join_columns(actions, bias=True)
+    if length is not None:  # no step leads from the last frame to those beyond
+        leads = jnp.arange(len(R)) < length - 1
+        R, gap = jnp.where(leads[:, None, None], R, 0), jnp.where(leads, gap, 0)
+    J, h = R[:, :latents, :latents], -jnp.einsum("ti,tij->tj", rest, R[:, latents:, :latents])
+    alone = jnp.einsum("ti,tij,tj->t", rest, R[:, latents:, latents:], rest)
+    end = lambda x: jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)])
+    return Potentials(end(J), end(h)), jnp.sum(gap - alone / 2)
+
+
+def path_given(
+    chain: messages.LDS, own: Potentials, constant: Float[Array, ""], potentials: Potentials
+) -> tuple[PathPosterior, messages.Smoothed]:
+    """q(x) of a chain with potentials of its own, and its moments."""
+    J = precisions(potentials)
     together = Potentials(J + own.J, potentials.h + own.h)
     smoothed = messages.lds_smoother(chain, together)
     log_normaliser = smoothed.log_normaliser + constant
     second = smoothed.covariance + smoothed.mean[:, :, None] * smoothed.mean[:, None, :]
     hinted = jnp.sum(potentials.h * smoothed.mean) - jnp.sum(J * second) / 2
-    return PathPosterior(smoothed.mean, smoothed.covariance, hinted - log_normaliser, chain, together)
+    kl = hinted - log_normaliser
+    path = PathPosterior(smoothed.mean, smoothed.covariance, kl, log_normaliser, chain, together)
+    return path, smoothed
 
 
-def _known_system(statistics: LDS, frames, actions, length):
-    """M and (E L)^-1 as a chain, what R adds to potentials, and constants: see the module's formula."""
-    first, steps = statistics
-    n = first.x.shape[-1]
-    m, P, gap = _known_gaussian(-2 * first.xx, first.x[None, :], -2 * first.kappa[None, None], first.nu)
-    M, Q, gaps = _known_gaussian(-2 * steps.yy, steps.xy, -2 * steps.xx, steps.nu)
-    A, B, b = split_columns(M, n, M.shape[-1] - n - 1, bias=True)
-    R = jnp.zeros_like(steps.xx) + gaps[1]
-    count = frames - 1 if length is None else length - 1
-    leads = (jnp.arange(frames) < count).astype(R.dtype)  # to a next frame
-    if actions is None:
-        rest = jnp.ones((frames, 1), R.dtype)
-    else:
-        rest = join_columns(jnp.concatenate([actions, jnp.zeros_like(actions[:1])]), bias=True)
-    J = jnp.einsum("t,ij->tij", leads, R[:n, :n])
-    h = -leads[:, None] * (rest @ R[n:, :n])
-    alone = jnp.einsum("ti,ij,tj->t", rest, R[n:, n:], rest)
-    constant = gap[0] - gap[1][0, 0] / 2 + jnp.sum(leads * (gaps[0] - alone / 2))
+def within(potentials: Potentials, lengths: Int[Array, " sequences"] | None) -> Potentials:
+    """Potentials of sequences, zero beyond the last frame of each."""
+    if lengths is None:
+        return potentials
+    frames = jnp.arange(potentials.h.shape[1])
+    return jax.vmap(lambda each, length: messages.masked(each, frames < length))(potentials, lengths)
+
+
+def precisions(potentials: Potentials) -> Float[Array, "frames latents latents"]:
+    """J as matrices, also where they are diagonals."""
+    return potentials.J if potentials.J.ndim == 3 else jax.vmap(jnp.diag)(potentials.J)
+
+
+def _path(statistics: LDS, potentials, actions, length) -> PathPosterior:
+    first, steps = known(statistics.first), known(statistics.steps)
+    n, inputs = first.Q.shape[-1], steps.M.shape[-1]
+    A, B, b = split_columns(steps.M, n, inputs - n - 1, bias=True)
     shift = b if actions is None else b[None] + actions @ B.T
-    return messages.LDS(m[:, 0], P, A, Q, shift), Potentials(J, h), constant
-
-
-def _known_gaussian(precision, coefficients, squares, half_log_det):
-    """M, (E L)^-1, and (half of E log|L| - log|E L|, R) of a regression's expected statistics."""
-    M, covariance, R = messages.expected_dynamics(precision, coefficients.T, squares)
-    half = jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(precision))))  # of log|E L|
-    return M, covariance, (half_log_det - half, R)
+    chain = messages.LDS(first.M[:, 0], first.Q, A, steps.Q, shift)
+    count = len(potentials.h) - 1
+    R, gap = (jnp.broadcast_to(x, (count, *x.shape)) for x in (steps.R, steps.gap))
+    own, constant = not_knowing(R, gap, n, actions, length)
+    return path_given(chain, own, constant + first.gap - first.R[0, 0] / 2, potentials)[0]

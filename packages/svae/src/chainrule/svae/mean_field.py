@@ -21,9 +21,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from chainrule.core import Implicit, Stats, Status, fixed_point
+from chainrule.core import Implicit, OneStep, Stats, Status, Unrolled, fixed_point
 from chainrule.core.adjoints import Adjoint
 
 IMPLICIT = Implicit()
@@ -36,8 +37,8 @@ def settle(
     start: PyTree,
     *,
     adjoint: Adjoint = IMPLICIT,
-    rtol: float | None = None,
-    max_steps: int = 200,
+    rtol: ArrayLike | None = None,
+    max_steps: ArrayLike = 200,
     on_failure: OnFailure = "one-step",
 ) -> tuple[PyTree, Stats]:
     """Repeat a round of block ascent until it moves nothing; of one datum, under `vmap` of many.
@@ -59,16 +60,18 @@ def settle(
     Raises:
         RuntimeError: with on_failure="raise", for a datum that has not settled.
     """
-    settings = dict(adjoint=adjoint, rtol=rtol, max_steps=max_steps)
-    if on_failure != "one-step":
-        solution = fixed_point(update, a, start, on_failure=on_failure, **settings)
+    settings = dict(rtol=rtol, max_steps=max_steps)
+    if on_failure != "one-step" or isinstance(adjoint, OneStep | Unrolled):
+        strict = on_failure if on_failure != "one-step" else "ignore"
+        solution = fixed_point(update, a, start, adjoint=adjoint, on_failure=strict, **settings)
         return solution.value, solution.stats
-    solution = fixed_point(update, a, start, on_failure="ignore", **settings)
-    settled = solution.stats.status == Status.CONVERGED
-    at = lax.stop_gradient(solution.value)
-    once_more = update(a, at)
-
-    def choose(q, at, once_more):
-        return jnp.where(settled, q, at + (once_more - lax.stop_gradient(once_more)))
-
-    return jax.tree.map(choose, solution.value, at, once_more), solution.stats
+    found = fixed_point(update, lax.stop_gradient(a), start, on_failure="ignore", **settings)
+    at, settled = lax.stop_gradient(found.value), found.stats.status == Status.CONVERGED
+    keep = lambda q: jax.tree.map(lambda q, at: jnp.where(settled, q, at), q, at)
+    # Where it has not settled, a round from the end onwards: that does not depend on q, so that its implicit
+    # derivative is that of one round.
+    onwards = fixed_point(
+        lambda a, q: update(a, keep(q)), a, at, adjoint=adjoint, on_failure="ignore", **settings
+    ).value
+    stay = lambda q, at: jnp.where(settled, q, at + (q - lax.stop_gradient(q)))
+    return jax.tree.map(stay, onwards, at), found.stats
