@@ -9,9 +9,9 @@ from jax.custom_batching import custom_vmap
 def one_or_many(one: Callable, many: Callable, differentiable: Callable) -> Callable:
     """A function that is one(*args), and under jax.vmap many(axes)(*args).
 
-    axes are like those of jax.vmap: 0 for an array with a leading axis of the batch, None for one without. What
-    many gives has that axis. The third is one(*args) again, for derivatives: rules for batches cannot be
-    transposed.
+    axes are like those of jax.vmap: 0 for an array with a leading axis of the batch, None for one without.
+    What many gives has that axis. The third is one(*args) again, for derivatives: rules for batches cannot
+    be transposed.
     """
 
     @custom_vmap

@@ -102,7 +102,8 @@ def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
     def frame(carry, potential, step):
         L, m = carry
         F, inverse = update(L, potential.J, diagonal)
-        mean, log_normaliser = weighed(F, inverse, m, potential, diagonal)
+        mean = filtered_mean(F, m, potential, diagonal)
+        mean, log_normaliser = weighed(F, inverse, m, mean, potential, diagonal)
         L, inverse, m = predict(F, mean, step)
         return (L, m), Filtered(F, mean, L, inverse, m, log_normaliser)
 
@@ -117,16 +118,17 @@ def _forward_of_vectors(m, P, steps: Steps, frames: Frames) -> Filtered:
         L, m = carry
         potential, step = jax.tree.map(dense.numbers, (potential, step))
         F, _ = update(L, potential.J, diagonal)
-        L, _, m = predict(F, filtered_mean(F, m, potential, diagonal), step)
-        return (L, m), (dense.array(L), dense.array(m))
+        mean = filtered_mean(F, m, potential, diagonal)
+        L, _, m = predict(F, mean, step)
+        return (L, m), tuple(dense.array(x) for x in (L, mean, m))
 
     start = dense.cholesky(dense.guarded(dense.numbers(P))), dense.numbers(m)
-    next_L, next_mean = along(frame, start, steps, None, frames)[1]
+    next_L, mean, next_mean = along(frame, start, steps, None, frames)[1]
     L = jnp.concatenate([dense.array(start[0])[None], next_L[:-1]])
     before = jnp.concatenate([m[None], next_mean[:-1]])
-    L, ahead, before, potentials = jax.tree.map(dense.lanes, (L, next_L, before, frames))
+    L, ahead, before, mean, potentials = jax.tree.map(dense.lanes, (L, next_L, before, mean, frames))
     F, inverse = update(L, potentials.J, diagonal)
-    mean, log_normaliser = weighed(F, inverse, before, potentials, diagonal)
+    mean, log_normaliser = weighed(F, inverse, before, mean, potentials, diagonal)
     F, mean, next_inverse = (dense.many(x) for x in (F, mean, dense.inverse_lower(ahead)))
     return Filtered(F, mean, next_L, next_inverse, next_mean, log_normaliser)
 
@@ -154,7 +156,8 @@ def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtere
 
     def frame(L, m, potential, step):
         F, inverse = update(L, potential.J, diagonal)
-        mean, log_normaliser = weighed(F, inverse, m, potential, diagonal)
+        mean = filtered_mean(F, m, potential, diagonal)
+        mean, log_normaliser = weighed(F, inverse, m, mean, potential, diagonal)
         L, inverse, m = predict(F, mean, step)
         return Filtered(F, mean, L, inverse, m, log_normaliser)
 
@@ -181,9 +184,10 @@ def along(step, carry, steps: Steps, length, *frames, reverse=False):
 
 
 def update(L, J, diagonal: bool):
-    """F, and K^-1 with K as in the module's formula."""
+    """F, and K^-1 with K as in the module's formula; NaN if rounding in K K' has eaten a direction."""
     bend = dense.scaled(J, L) if diagonal else dense.product(J, L)
-    _, inverse = dense.factored(dense.one_plus(dense.product(dense.transposed(L), bend)))
+    square = dense.one_plus(dense.product(dense.transposed(L), bend))
+    inverse = dense.nan_unless_sound(dense.factored(square)[1], square)
     return dense.product(L, dense.transposed(inverse)), inverse
 
 
@@ -194,18 +198,17 @@ def filtered_mean(F, m, potential: Frames, diagonal: bool):
     return dense.plus(m, dense.apply(F, pull))
 
 
-def weighed(F, inverse, m, potential: Frames, diagonal: bool):
-    """Filtered mean, and what the frame adds to log Z.
+def weighed(F, inverse, m, mean, potential: Frames, diagonal: bool):
+    """Filtered mean, found once more, and what the frame adds to log Z.
 
-    With w = L^-1 (mean - m), the latter is the largest value of h'(x - c) - (x - c)'J (x - c)/2 - w'w/2. The
-    mean is found twice. Where the frame is much more precise than the prior, the first is off by rounding in
-    a prior mean far away, which is nothing beside the prior and much beside the frame.
+    With w = L^-1 (mean - m), the latter is the largest value of h'(x - c) - (x - c)'J (x - c)/2 - w'w/2.
+    Where the frame is much more precise than the prior, the mean given is off by rounding in a prior mean far
+    away, which is nothing beside the prior and much beside the frame.
     """
     J, h, centre, log_scale = potential
     times_J = dense.scaled if diagonal else dense.apply
     Ft, across = dense.transposed(F), dense.transposed(inverse)
     pull = dense.apply(Ft, dense.minus(h, times_J(J, dense.minus(m, centre))))
-    mean = dense.plus(m, dense.apply(F, pull))
     w = dense.apply(across, pull)
     off = dense.minus(mean, centre)
     bent = times_J(J, off)

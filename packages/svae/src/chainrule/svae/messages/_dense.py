@@ -8,6 +8,7 @@ larger one, which would compile slowly so, is such an array for LAPACK and BLAS.
 forms, of matrices and of vectors.
 """
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -16,9 +17,10 @@ from jax import lax
 
 from chainrule.svae.messages._batched import one_or_many
 
-SMALL = 4
+SMALL = 2
 MEDIUM = 8
 LARGE = 16
+LOST = 0.01  # relative error of a pivot from which on a factor is not to be trusted
 HIGHEST = lax.Precision.HIGHEST  # by default a GPU rounds float32 factors to 10 bits
 
 
@@ -216,8 +218,8 @@ def cholesky(a) -> Any:
 def inverse_lower(L) -> Any:
     """L^-1 of a lower triangular L.
 
-    By halves, since threads of LAPACK wait longer for each other than it takes; and from the right, since from
-    the left it takes three times as long.
+    By halves, since threads of LAPACK wait longer for each other than it takes; and from the right, since
+    from the left it takes three times as long.
     """
     if isinstance(L, list):
         n = len(L)
@@ -240,6 +242,17 @@ def inverse_lower(L) -> Any:
 
 
 _small_factored = one_or_many(_factored, lambda _: _factored_side_by_side, _factored)
+
+
+def nan_unless_sound(inverse, a) -> Any:
+    """The inverse of a's Cholesky factor; NaN if a pivot is no more than what rounding leaves of a."""
+    pairs = zip(diagonal(a), diagonal(inverse), strict=True) if isinstance(a, list) else None
+    if pairs is not None:
+        worst = reduce(jnp.maximum, [x * unit**2 for x, unit in pairs])
+    else:
+        worst = jnp.max(diagonal(a) * diagonal(inverse) ** 2, -1)[..., None, None]
+    sound = jnp.where(worst * jnp.finfo(worst.dtype).eps < LOST, 1.0, jnp.nan)
+    return jax.tree.map(lambda x: x * sound.astype(x.dtype), inverse)
 
 
 def log_determinant(L) -> Any:

@@ -151,8 +151,8 @@ def lds_sample(
 ) -> Float[Array, "n frames dim"]:
     """n independent paths of the posterior, differentiable in the parameters and potentials.
 
-    A path runs backward: each state is a draw of the filtered one, with a draw of the process noise, corrected
-    for where the next state went. Arguments as for `lds_smoother`.
+    A path runs backward: each state is a draw of the filtered one, with a draw of the process noise,
+    corrected for where the next state went. Arguments as for `lds_smoother`.
     """
     method = chosen("lds_sample", method)
     m, P, steps, frames = _prepared("lds_sample", lds, potentials, actions, mask)
