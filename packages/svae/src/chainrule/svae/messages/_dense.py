@@ -184,16 +184,19 @@ def _factored_side_by_side(a):
     """Of many matrices, by eliminating entries of (a, 1) below the diagonal, as vectors over the many."""
     n = a.shape[-1]
     a = jnp.moveaxis(a, (-2, -1), (0, 1))
-    eye = jnp.eye(n, dtype=a.dtype).reshape(n, n, *[1] * (a.ndim - 2))
+    index = jnp.arange(n).reshape(n, *[1] * (a.ndim - 2))
+    eye = (index[:, None] == index[None]).astype(a.dtype)
 
     def eliminate(rows, j):
-        row = rows[0] * lax.rsqrt(lax.dynamic_index_in_dim(rows[0], j, keepdims=True))
-        below = lax.dynamic_slice_in_dim(row, j, n)  # a is symmetric: its column is its row
-        rows = rows[1:] - below[1:, None] * row[None]
-        return jnp.concatenate([rows, jnp.zeros_like(row)[None]]), row
+        row = lax.dynamic_index_in_dim(rows, j, keepdims=False)
+        column = lax.dynamic_index_in_dim(rows, j, 1, keepdims=False)
+        pivot = lax.dynamic_index_in_dim(row, j)
+        factor = jnp.where(index > j, column / pivot, 0)
+        return rows - factor[:, None] * row[None], None
 
     both = jnp.concatenate([a, jnp.broadcast_to(eye, a.shape)], 1)
-    both = lax.scan(eliminate, both, jnp.arange(n))[1]
+    both = lax.scan(eliminate, both, jnp.arange(n - 1))[0]
+    both = both * lax.rsqrt(jnp.stack([both[i, i] for i in range(n)]))[:, None]
     L, inverse = (jnp.moveaxis(x, (0, 1), (-2, -1)) for x in (both[:, :n], both[:, n:]))
     return jnp.tril(transposed(L)), inverse
 
