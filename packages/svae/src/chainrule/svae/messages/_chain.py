@@ -18,6 +18,8 @@ squares:
 Rounding in G enters their sum by its square only, however small Q is. What a frame adds to log Z is
 evaluated at the filtered mean, where potential and prior are both near their largest: elsewhere large terms
 cancel.
+
+Covariances depend on no mean, so that under jax.vmap over h, b or m alone they are computed once.
 """
 
 from typing import NamedTuple
@@ -85,7 +87,7 @@ class Moments(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """z_{t+1}, S_{t+1} and S_{t+1} A_t P_t|t of the formula in _normaliser.py, for step t."""
+    """z_{t+1}, S_{t+1} and S_{t+1} A_t P_t|t of the formula in _normaliser.py, for step t, S less z z'."""
 
     z: Float[Array, "*frames dim"]
     S: Float[Array, "*frames dim dim"]

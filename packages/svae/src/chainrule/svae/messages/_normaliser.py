@@ -8,8 +8,10 @@ covariance) P_t^-1 for the predicted covariance P_t of frame t,
             + sum_t  <b_t', z_{t+1}> + <Q_t', S_{t+1}> / 2 + <A_t', z_{t+1} mean_t' + S_{t+1} A_t P_t|t>
             + <m', z_1> + <P', S_1> / 2 ,
 
-a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and
-made of operations that JAX can differentiate, so that both modes work, to any order.
+a prime at a parameter being its tangent. Since P_t|t A_t' z_{t+1} leads from the filtered mean to the
+smoothed one, the factor of A_t' is z_{t+1} E x_t' + (S_{t+1} - z_{t+1} z_{t+1}') A_t P_t|t as well. No
+inverse of Q occurs. The rule is linear in the tangents and made of operations that JAX can differentiate, so
+that both modes work, to any order.
 """
 
 from functools import partial
