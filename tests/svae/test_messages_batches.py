@@ -39,28 +39,32 @@ def test_a_row_of_a_batch_is_the_sequence_alone(D):
         )
 
 
-def shapes_of_factored(jaxpr, found):
+def matrices_of_a_batch(jaxpr, D):
+    """How many operations give a (D, D) matrix to each sequence of the batch, other than copies."""
+    count = 0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "cholesky":
-            found.append(equation.invars[0].aval.shape)
-        for value in equation.params.values():
-            for inner in jax.tree.leaves(value, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    shapes_of_factored(inner, found)
-    return found
+        shapes = [x.aval.shape for x in equation.outvars]
+        inner = [
+            getattr(x, "jaxpr", x)
+            for value in equation.params.values()
+            for x in jax.tree.leaves(value, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"))
+        ]
+        inner = [x for x in inner if hasattr(x, "eqns")]
+        count += sum(matrices_of_a_batch(x, D) for x in inner)
+        if not inner and equation.primitive.name != "broadcast_in_dim":
+            count += any(B in shape and shape[-2:] == (D, D) for shape in shapes)
+    return count
 
 
-def test_shared_parameters_share_the_covariances():
-    """No matrix of a batch is factored unless precisions are the batch's own."""
-    lds, R, y = problem(6)
-    smooth = jax.vmap(lambda R, y: lds_smoother(lds, observe(y, None, R)), (None, 0))
-    shared = shapes_of_factored(jax.make_jaxpr(smooth)(R[0], y).jaxpr, [])
-    assert shared and all(B not in shape for shape in shared)
-    own = shapes_of_factored(
-        jax.make_jaxpr(jax.vmap(lambda R, y: lds_smoother(lds, observe(y, None, R))))(R, y).jaxpr, []
-    )
-    assert any(B in shape for shape in own)
+@pytest.mark.parametrize("D", [2, 6, 10])
+def test_shared_parameters_share_the_covariances(D):
+    """No matrix of a batch is computed unless precisions are the batch's own."""
+    lds, R, y = problem(D)
+    smooth = lambda R, y: lds_smoother(lds, observe(y, None, R))
+    shared = jax.make_jaxpr(jax.vmap(smooth, (None, 0)))(R[0], y)
+    assert matrices_of_a_batch(shared.jaxpr, D) == 0
+    own = jax.make_jaxpr(jax.vmap(smooth))(R, y)
+    assert matrices_of_a_batch(own.jaxpr, D) > 0
 
 
 def test_expected_dynamics_are_the_same_factor():

@@ -9,15 +9,17 @@ Forward, with L L' the predicted covariance, m its mean, J, h and c of the frame
     K K' = I + L' J L ,   F = L K^-T ,   filtered covariance F F' ,   filtered mean m + F F' (h - J (m - c))
     next covariance  A F F' A' + Q ,   next mean  A mean + b
 
-Backward, with G = F F' A' (next covariance)^-1 and E = I - G A, all covariances are sums of squares:
+Backward, with N N' the next covariance, C = F F' A' N^-T, G = C N^-1 and E = I - G A, covariances are sums of
+squares:
 
-    left   = E F (E F)' + G Q G'                 of x_t when x_{t+1} is known
-    smoothed covariance  left + G (that of t + 1) G' ,   smoothed mean  filtered + G (that of t + 1 - next
-                         mean)
+    smoothed covariance  E F (E F)' + G (Q + that of t + 1) G'
+    smoothed mean        filtered + G (that of t + 1 - next mean)
 
 Rounding in G enters their sum by its square only, however small Q is. What a frame adds to log Z is
 evaluated at the filtered mean, where potential and prior are both near their largest: elsewhere large terms
 cancel.
+
+Covariances depend on no mean, so that under jax.vmap over h, b or m alone they are computed once.
 """
 
 from typing import NamedTuple
@@ -52,38 +54,87 @@ class Frames(NamedTuple):
 class Filtered(NamedTuple):
     """What the forward pass leaves.
 
-    F, mean            square root of the filtered covariance, and the mean
-    next_L, next_mean  Cholesky factor and mean of what is predicted from there
-    log_normaliser     what the frame adds to log Z
+    F, mean       square root of the filtered covariance, and the mean
+    next_L        Cholesky factor of the covariance that is predicted from there
+    next_inverse  its inverse
+    next_mean     the mean that is predicted from there
+    log_normaliser  what the frame adds to log Z
     """
 
     F: Float[Array, "frames dim dim"]
     mean: Float[Array, "frames dim"]
     next_L: Float[Array, "frames dim dim"]
+    next_inverse: Float[Array, "frames dim dim"]
     next_mean: Float[Array, "frames dim"]
     log_normaliser: Float[Array, " frames"]
 
 
 class Gains(NamedTuple):
-    """G and left of the module's formulas, and E F."""
+    """N^-1, C, G and E F of the module's formulas."""
 
+    inverse: Float[Array, "frames dim dim"]
+    C: Float[Array, "frames dim dim"]
     G: Float[Array, "frames dim dim"]
     EF: Float[Array, "frames dim dim"]
-    left: Float[Array, "frames dim dim"]
+
+
+class Moments(NamedTuple):
+    """Smoothed mean and covariance, and covariance with the next state."""
+
+    mean: Float[Array, "*frames dim"]
+    covariance: Float[Array, "*frames dim dim"]
+    cross: Float[Array, "*frames dim dim"] | None
+
+
+class Scores(NamedTuple):
+    """z_{t+1}, S_{t+1} and S_{t+1} A_t P_t|t of the formula in _normaliser.py, for step t, S less z z'."""
+
+    z: Float[Array, "*frames dim"]
+    S: Float[Array, "*frames dim dim"]
+    moved: Float[Array, "*frames dim dim"]
 
 
 def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
     if method != "sequential":
         return _forward_at_once(m, P, steps, frames, method)
+    if dense.is_small(P):
+        return _forward_of_vectors(m, P, steps, frames)
+    diagonal = frames.J.ndim == 2
 
     def frame(carry, potential, step):
         L, m = carry
-        F, mean, log_normaliser = update(L, m, Frames(*(dense.numbers(x) for x in potential)))
-        L, m = predict(F, mean, Steps(*(dense.numbers(x) for x in step)))
-        return (L, m), Filtered(*(dense.array(x) for x in (F, mean, L, m, log_normaliser)))
+        F, inverse = update(L, potential.J, diagonal)
+        mean = filtered_mean(F, m, potential, diagonal)
+        mean, log_normaliser = weighed(F, inverse, m, mean, potential, diagonal)
+        L, inverse, m = predict(F, mean, step)
+        return (L, m), Filtered(F, mean, L, inverse, m, log_normaliser)
+
+    return along(frame, (dense.cholesky(dense.guarded(P)), m), steps, None, frames)[1]
+
+
+def _forward_of_vectors(m, P, steps: Steps, frames: Frames) -> Filtered:
+    """What is predicted of each frame goes from one to the next; all else as vectors over the frames."""
+    diagonal = frames.J.ndim == 2
+
+    def frame(carry, potential, step):
+        L, m = carry
+        potential, step = jax.tree.map(dense.numbers, (potential, step))
+        F, _ = update(L, potential.J, diagonal, checked=False)
+        mean = filtered_mean(F, m, potential, diagonal)
+        L, _, m = predict(F, mean, step)
+        return (L, m), tuple(dense.array(x) for x in (L, mean, m))
 
     start = dense.cholesky(dense.guarded(dense.numbers(P))), dense.numbers(m)
-    return along(frame, start, steps, None, frames)[1]
+    next_L, mean, next_mean = along(frame, start, steps, None, frames)[1]
+    L = jnp.concatenate([dense.array(start[0])[None], next_L[:-1]])
+    before = jnp.concatenate([m[None], next_mean[:-1]])
+    L, ahead, before, mean, potentials = jax.tree.map(dense.lanes, (L, next_L, before, mean, frames))
+    F, inverse = update(L, potentials.J, diagonal)
+    mean, log_normaliser = weighed(F, inverse, before, mean, potentials, diagonal)
+    F, mean, next_inverse = (dense.many(x) for x in (F, mean, dense.inverse_lower(ahead)))
+    found = F, mean, next_L, next_inverse, next_mean, log_normaliser
+    spoilt = 0 * jnp.sum(inverse[0][0])  # NaN if any is: the loop did not check, and went on
+    return Filtered(*(x + spoilt for x in found))
 
 
 def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
@@ -100,16 +151,21 @@ def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtere
         potential = Frames(
             dense.square(piece.U.T), dense.apply(piece.U.T, piece.w), jnp.zeros_like(m), jnp.zeros_like(m[0])
         )
-        F, mean, _ = update(root, m, potential)
-        return predict(F, mean, Steps(piece.A, piece.C, piece.b))
+        F, _ = update(root, potential.J, False)
+        L, _, mean = predict(F, filtered_mean(F, m, potential, False), Steps(piece.A, piece.C, piece.b))
+        return L, mean
 
     L, means = jax.vmap(predicted)(before)
     L, means = (jnp.concatenate([x[None], y])[: len(h)] for x, y in ((root, L), (m, means)))
 
     def frame(L, m, potential, step):
-        F, mean, log_normaliser = update(L, m, potential)
-        return Filtered(F, mean, *predict(F, mean, step), log_normaliser)
+        F, inverse = update(L, potential.J, diagonal)
+        mean = filtered_mean(F, m, potential, diagonal)
+        mean, log_normaliser = weighed(F, inverse, m, mean, potential, diagonal)
+        L, inverse, m = predict(F, mean, step)
+        return Filtered(F, mean, L, inverse, m, log_normaliser)
 
+    diagonal = frames.J.ndim == 2
     return jax.vmap(frame)(L, means, frames, every)
 
 
@@ -118,7 +174,7 @@ def times(J, x):
     return J * x if J.ndim == 2 else dense.many(dense.apply(dense.lanes(J), dense.lanes(x)))
 
 
-def along(step, carry, steps: Steps, length, *frames):
+def along(step, carry, steps: Steps, length, *frames, reverse=False):
     """lax.scan of step(carry, *frames', steps'), where parameters of steps have an axis of time or not."""
     moves = steps.A.ndim == 3, steps.Q.ndim == 3, steps.b.ndim == 2
     moving = tuple(x if yes else None for x, yes in zip(steps, moves, strict=True))
@@ -128,96 +184,155 @@ def along(step, carry, steps: Steps, length, *frames):
         now = Steps(*(x if yes else fixed for x, yes, fixed in zip(now, moves, steps, strict=True)))
         return step(carry, *here, now)
 
-    return lax.scan(body, carry, (*frames, moving), length=length)
+    return lax.scan(body, carry, (*frames, moving), length=length, reverse=reverse)
 
 
-def update(L, m, potential: Frames):
-    """Square root of the filtered covariance, filtered mean, and what the frame adds to log Z."""
+def update(L, J, diagonal: bool, checked: bool = True):
+    """F, and K^-1 with K as in the module's formula; NaN if rounding in K K' has eaten a direction."""
+    bend = dense.scaled(J, L) if diagonal else dense.product(J, L)
+    square = dense.one_plus(dense.product(dense.transposed(L), bend))
+    inverse = dense.factored(square)[1]
+    inverse = dense.nan_unless_sound(inverse, square) if checked else inverse
+    return dense.product(L, dense.transposed(inverse)), inverse
+
+
+def filtered_mean(F, m, potential: Frames, diagonal: bool):
+    J, h, centre, _ = potential
+    times_J = dense.scaled if diagonal else dense.apply
+    pull = dense.apply(dense.transposed(F), dense.minus(h, times_J(J, dense.minus(m, centre))))
+    return dense.plus(m, dense.apply(F, pull))
+
+
+def weighed(F, inverse, m, mean, potential: Frames, diagonal: bool):
+    """Filtered mean, found once more, and what the frame adds to log Z.
+
+    With w = L^-1 (mean - m), the latter is the largest value of h'(x - c) - (x - c)'J (x - c)/2 - w'w/2.
+    Where the frame is much more precise than the prior, the mean given is off by rounding in a prior mean far
+    away, which is nothing beside the prior and much beside the frame.
+    """
     J, h, centre, log_scale = potential
-    is_diagonal = not isinstance(J[0], list) if isinstance(J, list) else J.ndim == 1
-    times_J = dense.scaled if is_diagonal else dense.product
-    apply_J = dense.scaled if is_diagonal else dense.apply
-    across = dense.transposed(L)
-    K = dense.cholesky(dense.one_plus(dense.product(across, times_J(J, L))))
-    Ft = dense.solve_lower(K, across)
-    F = dense.transposed(Ft)
-    pull = dense.apply(Ft, dense.minus(h, apply_J(J, dense.minus(m, centre))))
-    mean = dense.plus(m, dense.apply(F, pull))
+    times_J = dense.scaled if diagonal else dense.apply
+    Ft, across = dense.transposed(F), dense.transposed(inverse)
+    pull = dense.apply(Ft, dense.minus(h, times_J(J, dense.minus(m, centre))))
+    w = dense.apply(across, pull)
     off = dense.minus(mean, centre)
-    whitened = dense.solve_upper_vector(K, pull)  # L^-1 (mean - m)
-    exponent = dense.inner(h, off) - (dense.inner(apply_J(J, off), off) + dense.inner(whitened, whitened)) / 2
-    return F, mean, log_scale + exponent - dense.log_determinant(K)
+    bent = times_J(J, off)
+    more = dense.minus(dense.apply(Ft, dense.minus(h, bent)), dense.apply(inverse, w))
+    squares = dense.inner(more, more) - dense.inner(bent, off) - dense.inner(w, w)
+    top = dense.inner(h, off) + squares / 2 + dense.log_determinant(inverse)
+    return dense.plus(mean, dense.apply(F, more)), log_scale + top
 
 
 def predict(F, mean, step: Steps):
-    """Cholesky factor of the covariance of the next state, and its mean."""
+    """Cholesky factor of the covariance of the next state, its inverse, and the mean."""
     P = dense.plus(dense.square(dense.product(step.A, F)), step.Q)
-    return dense.cholesky(dense.guarded(P)), dense.plus(dense.apply(step.A, mean), step.b)
+    return *dense.factored(dense.guarded(P)), dense.plus(dense.apply(step.A, mean), step.b)
 
 
-def gains(filtered: Filtered, steps: Steps) -> Gains:
-    F = filtered.F
-    A, Q = (dense.lanes(jnp.broadcast_to(x, F.shape)) for x in (steps.A, steps.Q))
-    F, L = dense.lanes(F), dense.lanes(filtered.next_L)
-    W = dense.product(A, F)
-    Gt = dense.solve_upper(L, dense.solve_lower(L, dense.product(W, dense.transposed(F))))
-    G = dense.transposed(Gt)
-    EF = dense.minus(F, dense.product(G, W))
-    left = dense.plus(dense.square(EF), dense.product(dense.product(G, Q), Gt))
-    return Gains(*(dense.many(x) for x in (G, EF, left)))
+def gains(F, inverse, A) -> Gains:
+    """Of the step from a state with square root F of its covariance to one with the inverse N^-1."""
+    V = dense.product(inverse, dense.product(A, F))
+    C = dense.product(F, dense.transposed(V))
+    return Gains(inverse, C, dense.product(C, inverse), dense.minus(F, dense.product(C, V)))
 
 
-def backward_covariances(filtered: Filtered, gains: Gains, method: str):
-    """Smoothed covariances, and those of each frame with the next."""
-    end = dense.square(filtered.next_L[-1])
+def all_gains(filtered: Filtered, A) -> Gains:
+    F, inverse = filtered.F, filtered.next_inverse
+    F, inverse, A = (dense.lanes(x) for x in (F, inverse, jnp.broadcast_to(A, F.shape)))
+    return Gains(*(dense.many(x) for x in gains(F, inverse, A)))
+
+
+def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = False):
+    """Smoothed moments of all frames, and the scores of all steps, or None.
+
+    Gains of large matrices are made on the way, while what they are made of is at hand; those of small ones
+    before, as vectors over all frames.
+    """
+    end = Moments(filtered.next_mean[-1], dense.square(filtered.next_L[-1]), None)
+    if method == "sequential" and not dense.is_small(filtered.F):
+
+        def frame(ahead, here, step):
+            step_gains = gains(here.F, here.next_inverse, step.A)
+            state = smooth(step_gains, here.mean, here.next_mean, ahead, step.Q)
+            told = score(step_gains, here.next_mean, ahead) if scored else None
+            return state._replace(cross=None), (state, told)
+
+        return along(frame, end, steps, None, filtered, reverse=True)[1]
+
+    known = all_gains(filtered, steps.A)
+    if method == "sequential":
+
+        def frame(ahead, mean, next_mean, step_gains, step):
+            now = jax.tree.map(dense.numbers, (step_gains, mean, next_mean))
+            state = smooth(*now, ahead, dense.numbers(step.Q))
+            return state._replace(cross=None), Moments(*(dense.array(x) for x in state))
+
+        start = jax.tree.map(dense.numbers, end)
+        found = along(frame, start, steps, None, filtered.mean, filtered.next_mean, known, reverse=True)[1]
+    else:
+        found = _backward_at_once(filtered, known, steps, method, end)
+    if not scored:
+        return found, None
+    ahead = Moments(
+        *(jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True)), None
+    )
+    now = jax.tree.map(dense.lanes, (known, filtered.next_mean, ahead))
+    return found, Scores(*(dense.many(x) for x in score(*now)))
+
+
+def smooth(gains: Gains, mean, next_mean, ahead: Moments, Q) -> Moments:
+    """Smoothed moments of a frame from its filtered mean and those of the next frame."""
+    cross = dense.product(gains.G, ahead.covariance)
+    spread = dense.product(gains.G, dense.plus(ahead.covariance, Q))
+    P = dense.plus(dense.square(gains.EF), dense.product(spread, dense.transposed(gains.G)))
+    mean = dense.plus(mean, dense.apply(gains.G, dense.minus(ahead.mean, next_mean)))
+    return Moments(mean, dense.symmetric(P), cross)
+
+
+def score(gains: Gains, next_mean, ahead: Moments) -> Scores:
+    """How log Z changes with what the step predicts."""
+    across = dense.transposed(gains.inverse)
+    z = dense.apply(across, dense.apply(gains.inverse, dense.minus(ahead.mean, next_mean)))
+    whitened = dense.product(dense.product(gains.inverse, ahead.covariance), across)
+    half = dense.product(across, dense.minus_one(whitened))
+    return Scores(z, dense.product(half, gains.inverse), dense.product(half, dense.transposed(gains.C)))
+
+
+def backward_path(filtered: Filtered, G, kicks, method: str) -> Float[Array, "frames dim"]:
+    """Each frame's filtered mean, a kick, and G times that by which the next frame is not where predicted."""
+    start = filtered.next_mean[-1]
     if method != "sequential":
-        nothing = jnp.zeros_like(filtered.mean)
-        G, _, C = _backward_at_once(gains.G, nothing, gains.left, method)
-        P = dense.symmetric(
-            C + dense.product(dense.product(G, jnp.broadcast_to(end, G.shape)), dense.transposed(G))
-        )
-        return P, dense.product(gains.G, jnp.concatenate([P[1:], end[None]]))
-
-    def frame(P, now):
-        G, left = (dense.numbers(x) for x in now)
-        cross = dense.product(G, P)
-        P = dense.symmetric(dense.plus(left, dense.product(cross, dense.transposed(G))))
-        return P, (dense.array(P), dense.array(cross))
-
-    return lax.scan(frame, dense.numbers(end), (gains.G, gains.left), reverse=True)[1]
-
-
-def backward_means(filtered: Filtered, G, method: str) -> Float[Array, "frames dim"]:
-    now = G, filtered.mean, filtered.next_mean
-    if method != "sequential":
-        # what smoothing adds to the mean of t is G times what it adds to t + 1, and a jump
-        jumps = jnp.concatenate([filtered.mean[1:], filtered.next_mean[-1:]]) - filtered.next_mean
-        return filtered.mean + _backward_at_once(G, dense.apply(G, jumps), jnp.zeros_like(G), method).mean
-
-    def frame(mean, now):
-        G, here, ahead = (dense.numbers(x) for x in now)
-        mean = dense.plus(here, dense.apply(G, dense.minus(mean, ahead)))
-        return mean, dense.array(mean)
-
-    return lax.scan(frame, dense.numbers(filtered.next_mean[-1]), now, reverse=True)[1]
-
-
-def backward_deviations(filtered: Filtered, gains: Gains, steps: Steps, state, noise, method: str):
-    """A path less its mean, of standard normal numbers (frames, dim) for states and process noise."""
-    Q_root = jnp.broadcast_to(dense.cholesky(steps.Q), gains.G.shape)
-    kicks = dense.apply(gains.EF, state) - dense.apply(gains.G, dense.apply(Q_root, noise))
-    kicks = kicks.at[-1].set(dense.apply(filtered.F[-1], state[-1]))
-    if method != "sequential":
-        return _backward_at_once(gains.G, kicks, jnp.zeros_like(gains.G), method).mean
+        # where the path leaves the filtered means, and by what the frame after was predicted wrongly
+        jumps = jnp.concatenate([filtered.mean[1:], start[None]]) - filtered.next_mean
+        pieces = Affine(G, dense.apply(G, jumps) + kicks, jnp.zeros_like(G))
+        return filtered.mean + prefixes(combine_affine, pieces, method, reverse=True).mean
 
     def frame(ahead, now):
-        G, kick = (dense.numbers(x) for x in now)
-        here = dense.plus(dense.apply(G, ahead), kick)
+        G, here, next_mean, kick = (dense.numbers(x) for x in now)
+        here = dense.plus(dense.plus(here, kick), dense.apply(G, dense.minus(ahead, next_mean)))
         return here, dense.array(here)
 
-    start = dense.numbers(jnp.zeros_like(kicks[-1]))
-    return lax.scan(frame, start, (gains.G, kicks), reverse=True)[1]
+    now = G, filtered.mean, filtered.next_mean, kicks
+    return lax.scan(frame, dense.numbers(start), now, reverse=True)[1]
 
 
-def _backward_at_once(G, mean, C, method) -> Affine:
-    return prefixes(combine_affine, Affine(G, mean, C), method, reverse=True)
+def kicks(filtered: Filtered, gains: Gains, Q, state, noise) -> Float[Array, "frames dim"]:
+    """What makes a path of the posterior out of standard normal numbers (frames, dim), for states and for
+    process noise.
+    """
+    root = jnp.broadcast_to(dense.cholesky(Q), gains.G.shape)
+    found = dense.apply(gains.EF, state) - dense.apply(gains.G, dense.apply(root, noise))
+    return found.at[-1].set(dense.apply(filtered.F[-1], state[-1]))
+
+
+def _backward_at_once(filtered: Filtered, gains: Gains, steps: Steps, method: str, end: Moments) -> Moments:
+    G = gains.G
+    Q = jnp.broadcast_to(steps.Q, G.shape)
+    left = dense.square(gains.EF) + dense.product(dense.product(G, Q), dense.transposed(G))
+    G_all, _, C = prefixes(
+        combine_affine, Affine(G, jnp.zeros_like(filtered.mean), left), method, reverse=True
+    )
+    last = jnp.broadcast_to(end.covariance, G.shape)
+    P = dense.symmetric(C + dense.product(dense.product(G_all, last), dense.transposed(G_all)))
+    mean = backward_path(filtered, G, jnp.zeros_like(filtered.mean), method)
+    return Moments(mean, P, dense.product(G, jnp.concatenate([P[1:], end.covariance[None]])))

@@ -1,20 +1,32 @@
-"""Products, Cholesky factors and triangular solves of small matrices, in the form in which each is quickest.
+"""Products, Cholesky factors and inverses of small matrices, in the form in which each is quickest.
 
 A call of LAPACK on a CPU costs as much as hundreds of multiplications. So a matrix of up to SMALL rows is a
 list of lists of numbers, or of vectors where many matrices are worked on at once, and whatever is done with
-it is written out, number by number. A larger one, which would compile slowly so, is an array (..., rows,
-columns), for LAPACK and BLAS. The functions here take both forms, of matrices and of vectors.
+it is written out, number by number. One of up to MEDIUM rows is an array (..., rows, columns), worked on row
+by row, which XLA makes one loop of vectors and which costs many matrices no more than their numbers. A
+larger one, which would compile slowly so, is such an array for LAPACK and BLAS. The functions here take all
+forms, of matrices and of vectors.
 """
 
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-SMALL = 4
+from chainrule.svae.messages._batched import one_or_many
+
+SMALL = 2
 MEDIUM = 8
+LARGE = 16
+LOST = 0.01  # relative error of a pivot from which on a factor is not to be trusted
 HIGHEST = lax.Precision.HIGHEST  # by default a GPU rounds float32 factors to 10 bits
+
+
+def is_small(a) -> bool:
+    """Whether matrices of this array become lists."""
+    return a.shape[-1] <= SMALL
 
 
 def numbers(a) -> Any:
@@ -31,7 +43,7 @@ def array(a) -> Any:
 
 def lanes(a) -> Any:
     """Many small arrays as numbers which are vectors over the many."""
-    return a if max(a.shape[1:]) > SMALL else _listed(jnp.moveaxis(a, 0, -1))
+    return a if a.ndim > 1 and max(a.shape[1:]) > SMALL else _listed(jnp.moveaxis(a, 0, -1))
 
 
 def many(a) -> Any:
@@ -69,20 +81,41 @@ def product(a, b) -> Any:
     if isinstance(a, list):
         columns = transposed(b)
         return [[_dot(row, column) for column in columns] for row in a]
-    if a.shape[-1] <= MEDIUM and a.ndim == 2:
-        return _dot(
-            [a[..., :, k, None] for k in range(a.shape[-1])], [b[..., None, k, :] for k in range(a.shape[-1])]
-        )
+    if a.ndim == 2 and a.shape[-1] <= MEDIUM:
+        return _small_product(a, b)
+    return _product(a, b)
+
+
+def _product(a, b):
     return jnp.matmul(a, b, precision=HIGHEST)
+
+
+def _product_by_sums(a, b):
+    """For one matrix, quicker than a call of BLAS."""
+    return jnp.sum(a[:, :, None] * b[None], 1)
+
+
+_small_product = one_or_many(_product_by_sums, lambda axes: jax.vmap(_product, axes), _product)
 
 
 def apply(a, v) -> Any:
     """a v for a vector v."""
     if isinstance(a, list):
         return [_dot(row, v) for row in a]
-    if a.shape[-1] <= MEDIUM:
-        return jnp.sum(a * v[..., None, :], -1)
+    if a.ndim == 2 and a.shape[-1] <= MEDIUM:
+        return _small_apply(a, v)
+    return _apply(a, v)
+
+
+def _apply(a, v):
     return jnp.matmul(a, v[..., None], precision=HIGHEST)[..., 0]
+
+
+def _apply_by_sums(a, v):
+    return jnp.sum(a * v[None], 1)
+
+
+_small_apply = one_or_many(_apply_by_sums, lambda axes: jax.vmap(_apply, axes), _apply)
 
 
 def scaled(d, a) -> Any:
@@ -109,6 +142,13 @@ def one_plus(a) -> Any:
     return a + jnp.eye(a.shape[-1], dtype=a.dtype)
 
 
+def minus_one(a) -> Any:
+    """a - I."""
+    if isinstance(a, list):
+        return [[x - 1 if i == j else x for j, x in enumerate(row)] for i, row in enumerate(a)]
+    return a - jnp.broadcast_to(jnp.eye(a.shape[-1], dtype=a.dtype), a.shape)
+
+
 def guarded(a) -> Any:
     """a with its diagonal raised by rounding, so that it has a Cholesky factor although it was rounded."""
     n = len(a) if isinstance(a, list) else a.shape[-1]
@@ -117,6 +157,48 @@ def guarded(a) -> Any:
     if isinstance(a, list):
         return [[x * more if i == j else x for j, x in enumerate(row)] for i, row in enumerate(a)]
     return jnp.where(jnp.eye(n, dtype=bool), a * more, a)
+
+
+def diagonal(a) -> Any:
+    """The diagonal as a vector."""
+    if isinstance(a, list):
+        return [a[i][i] for i in range(len(a))]
+    return jnp.diagonal(a, axis1=-2, axis2=-1)
+
+
+def factored(a) -> Any:
+    """L and L^-1 of a = L L', L being lower triangular, from a's lower triangle; NaN where a is not positive
+    definite.
+    """
+    if not isinstance(a, list) and a.ndim == 2 and a.shape[-1] <= MEDIUM:
+        return _small_factored(a)
+    return _factored(a)
+
+
+def _factored(a):
+    L = cholesky(a)
+    return L, inverse_lower(L)
+
+
+def _factored_side_by_side(a):
+    """Of many matrices, by eliminating entries of (a, 1) below the diagonal, as vectors over the many."""
+    n = a.shape[-1]
+    a = jnp.moveaxis(a, (-2, -1), (0, 1))
+    index = jnp.arange(n).reshape(n, *[1] * (a.ndim - 2))
+    eye = (index[:, None] == index[None]).astype(a.dtype)
+
+    def eliminate(rows, j):
+        row = lax.dynamic_index_in_dim(rows, j, keepdims=False)
+        column = lax.dynamic_index_in_dim(rows, j, 1, keepdims=False)
+        pivot = lax.dynamic_index_in_dim(row, j)
+        factor = jnp.where(index > j, column / pivot, 0)
+        return rows - factor[:, None] * row[None], None
+
+    both = jnp.concatenate([a, jnp.broadcast_to(eye, a.shape)], 1)
+    both = lax.scan(eliminate, both, jnp.arange(n - 1))[0]
+    both = both * lax.rsqrt(jnp.stack([both[i, i] for i in range(n)]))[:, None]
+    L, inverse = (jnp.moveaxis(x, (0, 1), (-2, -1)) for x in (both[:, :n], both[:, n:]))
+    return jnp.tril(transposed(L)), inverse
 
 
 def cholesky(a) -> Any:
@@ -136,41 +218,12 @@ def cholesky(a) -> Any:
     return L
 
 
-def solve_lower(L, b) -> Any:
-    """L^-1 b for a matrix b."""
-    if isinstance(L, list):
-        x = [list(row) for row in b]
-        for i in range(len(L)):
-            for j in range(len(x[0])):
-                x[i][j] = (x[i][j] - _dot(L[i][:i], [x[k][j] for k in range(i)])) / L[i][i]
-        return x
-    if L.shape[-1] > MEDIUM:
-        return product(inverse_lower(L), b)
-    return lax.linalg.triangular_solve(L, b, left_side=True, lower=True)
-
-
-def solve_upper_vector(L, v) -> Any:
-    """L'^-1 v of a lower triangular L."""
-    if isinstance(L, list):
-        x = list(v)
-        for i in reversed(range(len(L))):
-            later = range(i + 1, len(L))
-            x[i] = (x[i] - _dot([L[k][i] for k in later], [x[k] for k in later])) / L[i][i]
-        return x
-    if len(L) > MEDIUM:
-        return apply(transposed(inverse_lower(L)), v)
-    return lax.linalg.triangular_solve(L, v[:, None], left_side=True, lower=True, transpose_a=True)[:, 0]
-
-
-def solve_upper(L, b) -> Any:
-    """L'^-1 b for a matrix b and lower triangular L."""
-    if isinstance(L, list) or L.shape[-1] > MEDIUM:
-        return product(transposed(inverse_lower(L)), b)
-    return lax.linalg.triangular_solve(L, b, left_side=True, lower=True, transpose_a=True)
-
-
 def inverse_lower(L) -> Any:
-    """L^-1 of a lower triangular L, by halves: solving with many columns takes BLAS several times as long."""
+    """L^-1 of a lower triangular L.
+
+    By halves, since threads of LAPACK wait longer for each other than it takes; and from the right, since
+    from the left it takes three times as long.
+    """
     if isinstance(L, list):
         n = len(L)
         x = [[jnp.zeros_like(L[0][0])] * n for _ in range(n)]
@@ -180,26 +233,36 @@ def inverse_lower(L) -> Any:
                 x[i][j] = -_dot(L[i][j:i], [x[k][j] for k in range(j, i)]) * x[i][i]
         return x
     n = L.shape[-1]
-    if n <= SMALL:
-        entries = [[L[..., i, j] for j in range(n)] for i in range(n)]
-        return jnp.stack([jnp.stack(row, -1) for row in inverse_lower(entries)], -2)
+    if n <= LARGE:
+        eye = jnp.broadcast_to(jnp.eye(n, dtype=L.dtype), L.shape)
+        return lax.linalg.triangular_solve(L, eye, left_side=False, lower=True)
     half = n // 2
     first, corner, second = L[..., :half, :half], L[..., half:, :half], L[..., half:, half:]
-    if n % 2:
-        first, second = inverse_lower(first), inverse_lower(second)
-    else:
-        both = inverse_lower(jnp.stack([first, second]))
-        first, second = both[0], both[1]
+    first, second = inverse_lower(first), inverse_lower(second)
     corner = -product(second, product(corner, first))
     above = jnp.zeros_like(transposed(corner))
     return jnp.concatenate([jnp.concatenate([first, above], -1), jnp.concatenate([corner, second], -1)], -2)
 
 
+_small_factored = one_or_many(_factored, lambda _: _factored_side_by_side, _factored)
+
+
+def nan_unless_sound(inverse, a) -> Any:
+    """The inverse of a's Cholesky factor; NaN if a pivot is no more than what rounding leaves of a."""
+    pairs = zip(diagonal(a), diagonal(inverse), strict=True) if isinstance(a, list) else None
+    if pairs is not None:
+        worst = reduce(jnp.maximum, [x * unit**2 for x, unit in pairs])
+    else:
+        worst = jnp.max(diagonal(a) * diagonal(inverse) ** 2, -1)[..., None, None]
+    sound = jnp.where(worst * jnp.finfo(worst.dtype).eps < LOST, 1.0, jnp.nan)
+    return jax.tree.map(lambda x: x * sound.astype(x.dtype), inverse)
+
+
 def log_determinant(L) -> Any:
     """log det L of a triangular L: a number, or one for each of many."""
     if isinstance(L, list):
-        return sum(jnp.log(L[i][i]) for i in range(len(L)))
-    return jnp.sum(jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1)), -1)
+        return sum(jnp.log(x) for x in diagonal(L))
+    return jnp.sum(jnp.log(diagonal(L)), -1)
 
 
 def _dot(x, y) -> Any:

@@ -51,12 +51,13 @@ def combine(first: Element, second: Element) -> Element:
     N = dense.cholesky(dense.guarded(first.C))
     UN = dense.product(U, N)
     K = dense.cholesky(dense.one_plus(dense.square(UN)))
-    V = dense.solve_lower(K, U)
+    inverse = dense.inverse_lower(K)
+    V = dense.product(inverse, U)
     left = w - dense.apply(U, first.b)
-    told = dense.solve_lower(K, left[:, None])[:, 0]
+    told = dense.apply(inverse, left)
 
     M = dense.cholesky(dense.one_plus(dense.square(dense.transposed(UN))))
-    F = dense.transposed(dense.solve_lower(M, dense.transposed(N)))
+    F = dense.product(N, dense.transposed(dense.inverse_lower(M)))
     gain = dense.product(F, dense.transposed(dense.product(U, F)))
     passed = dense.product(A, first.A - dense.product(gain, dense.product(U, first.A)))
 
@@ -72,7 +73,7 @@ def _root(J, h):
     """U with U'U = J, and w with U'w = h."""
     J = dense.guarded(J) + NOTHING * jnp.eye(J.shape[-1], dtype=J.dtype)
     L = dense.cholesky(J)
-    return L.T, dense.solve_lower(L, h[:, None])[:, 0]
+    return L.T, dense.apply(dense.inverse_lower(L), h)
 
 
 class Affine(NamedTuple):

@@ -8,8 +8,10 @@ covariance) P_t^-1 for the predicted covariance P_t of frame t,
             + sum_t  <b_t', z_{t+1}> + <Q_t', S_{t+1}> / 2 + <A_t', z_{t+1} mean_t' + S_{t+1} A_t P_t|t>
             + <m', z_1> + <P', S_1> / 2 ,
 
-a prime at a parameter being its tangent. No inverse of Q occurs. The rule is linear in the tangents and
-made of operations that JAX can differentiate, so that both modes work, to any order.
+a prime at a parameter being its tangent. Since P_t|t A_t' z_{t+1} leads from the filtered mean to the
+smoothed one, the factor of A_t' is z_{t+1} E x_t' + (S_{t+1} - z_{t+1} z_{t+1}') A_t P_t|t as well. No
+inverse of Q occurs. The rule is linear in the tangents and made of operations that JAX can differentiate, so
+that both modes work, to any order.
 """
 
 from functools import partial
@@ -31,19 +33,17 @@ def log_normaliser(m, P, steps: chain.Steps, frames: chain.Frames, method: str) 
 def _pushforward(method, primals, tangents):
     m, P, steps, frames = primals
     filtered = chain.forward(m, P, steps, frames, method)
-    gains = chain.gains(filtered, steps)
-    covariance, _ = chain.backward_covariances(filtered, gains, method)
-    mean = chain.backward_means(filtered, gains.G, method)
-    roots = jnp.concatenate([dense.cholesky(dense.guarded(P))[None], filtered.next_L[:-1]])
-    z, S = _scores(roots, mean - jnp.concatenate([m[None], filtered.next_mean[:-1]]), covariance)
+    (mean, covariance, _), scores = chain.backward(filtered, steps, method, scored=True)
+    z, S = _start_scores(m, P, mean[0], covariance[0])
 
     m_dot, P_dot, steps_dot, frames_dot = tangents
     last = len(mean) - 1
-    terms = [_inner(m_dot, lambda: z[0]), _inner(P_dot, lambda: S[0] / 2)]
+    terms = [_inner(m_dot, lambda: z), _inner(P_dot, lambda: _with_mean(z, S) / 2)]
+    of_A = lambda: scores.z[:, :, None] * mean[:, None, :] + scores.moved
     terms += [
-        _inner_steps(steps_dot.A, lambda: _of_dynamics(z, S, filtered, steps.A), last),
-        _inner_steps(steps_dot.Q, lambda: S[1:] / 2, last),
-        _inner_steps(steps_dot.b, lambda: z[1:], last),
+        _inner_steps(steps_dot.A, lambda: of_A()[:-1], last),
+        _inner_steps(steps_dot.Q, lambda: _with_mean(scores.z, scores.S)[:-1] / 2, last),
+        _inner_steps(steps_dot.b, lambda: scores.z[:-1], last),
     ]
     off = mean - frames.centre
     if frames.J.ndim == 2:
@@ -63,24 +63,16 @@ def _pushforward(method, primals, tangents):
 log_normaliser.defjvp(_pushforward, symbolic_zeros=True)
 
 
-def _scores(roots, shift, covariance):
-    """z and S of the module's formula, with P = L L'."""
-    eye = jnp.broadcast_to(jnp.eye(shift.shape[-1], dtype=shift.dtype), roots.shape)
-    L, shift, covariance, eye = (dense.lanes(x) for x in (roots, shift, covariance, eye))
-    inverse = dense.inverse_lower(L)
-    across = dense.transposed(inverse)
-    z = dense.many(dense.apply(across, dense.apply(inverse, shift)))
-    whitened = dense.minus(dense.product(dense.product(inverse, covariance), across), eye)
-    S = dense.many(dense.product(dense.product(across, whitened), inverse))
-    return z, S + z[:, :, None] * z[:, None, :]
+def _start_scores(m, P, mean, covariance):
+    """z_1 and S_1 of the module's formula, less z_1 z_1'."""
+    inverse = dense.inverse_lower(dense.cholesky(dense.guarded(dense.numbers(P))))
+    ahead = chain.Moments(dense.numbers(mean), dense.numbers(covariance), None)
+    told = chain.score(chain.Gains(inverse, inverse, inverse, inverse), dense.numbers(m), ahead)
+    return dense.array(told.z), dense.array(told.S)
 
 
-def _of_dynamics(z, S, filtered: chain.Filtered, A):
-    F = filtered.F[:-1]
-    A = dense.lanes(jnp.broadcast_to(A[:-1] if A.ndim == 3 else A, F.shape))
-    S, F = dense.lanes(S[1:]), dense.lanes(F)
-    moved = dense.many(dense.product(dense.product(S, dense.product(A, F)), dense.transposed(F)))
-    return z[1:, :, None] * filtered.mean[:-1, None, :] + moved
+def _with_mean(z, S):
+    return S + z[..., :, None] * z[..., None, :]
 
 
 def _inner(dot, statistic):

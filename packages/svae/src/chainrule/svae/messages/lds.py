@@ -122,9 +122,7 @@ def lds_smoother(
     method = chosen("lds_smoother", method)
     m, P, steps, frames = _prepared("lds_smoother", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
-    gains = chain.gains(filtered, steps)
-    covariance, cross = chain.backward_covariances(filtered, gains, method)
-    mean = chain.backward_means(filtered, gains.G, method)
+    (mean, covariance, cross), _ = chain.backward(filtered, steps, method)
     return Smoothed(mean, covariance, cross[:-1], jnp.sum(filtered.log_normaliser))
 
 
@@ -153,20 +151,23 @@ def lds_sample(
 ) -> Float[Array, "n frames dim"]:
     """n independent paths of the posterior, differentiable in the parameters and potentials.
 
-    A path is the smoothed mean and a deviation that runs backward: a draw of the filtered state and of the
-    process noise, corrected for what is known of the next state. Arguments as for `lds_smoother`.
+    A path runs backward: each state is a draw of the filtered one, with a draw of the process noise,
+    corrected for where the next state went. Arguments as for `lds_smoother`.
     """
     method = chosen("lds_sample", method)
     m, P, steps, frames = _prepared("lds_sample", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
-    gains = chain.gains(filtered, steps)
-    mean = chain.backward_means(filtered, gains.G, method)
+    gains = chain.all_gains(filtered, steps.A)
     state_key, noise_key = jax.random.split(key)
-    shape = (n, *mean.shape)
-    state = jax.random.normal(state_key, shape, mean.dtype)
-    noise = jax.random.normal(noise_key, shape, mean.dtype)
-    deviate = lambda state, noise: chain.backward_deviations(filtered, gains, steps, state, noise, method)
-    return mean[None] + jax.vmap(deviate)(state, noise)
+    shape = (n, *filtered.mean.shape)
+    state = jax.random.normal(state_key, shape, filtered.mean.dtype)
+    noise = jax.random.normal(noise_key, shape, filtered.mean.dtype)
+
+    def path(state, noise):
+        kicks = chain.kicks(filtered, gains, steps.Q, state, noise)
+        return chain.backward_path(filtered, gains.G, kicks, method)
+
+    return jax.vmap(path)(state, noise)
 
 
 def lds_forecast(
@@ -198,7 +199,8 @@ def lds_forecast(
 
     def state(carry, step):
         L, mean = carry
-        return chain.predict(L, mean, step), (mean, dense.square(L))
+        ahead, _, next_mean = chain.predict(L, mean, step)
+        return (ahead, next_mean), (mean, dense.square(L))
 
     start = filtered.next_L[-1], filtered.next_mean[-1]
     return Forecast(*chain.along(state, start, part(slice(T, None)), horizon)[1])

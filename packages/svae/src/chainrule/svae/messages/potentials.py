@@ -85,7 +85,7 @@ def observe(
         return Potentials(J, jnp.zeros_like(y), y, -(constant + jnp.sum(log_R, -1)) / 2)
     if C is None and R.ndim == 2 and mask is None:
         L = dense.cholesky(R)
-        root = dense.solve_lower(L, jnp.eye(seen, dtype=y.dtype))
+        root = dense.inverse_lower(L)
         J = jnp.broadcast_to(dense.product(root.T, root), (frames, seen, seen))
         scale = -(constant / 2 + dense.log_determinant(L))
         return Potentials(J, jnp.zeros_like(y), y, jnp.broadcast_to(scale, y.shape[:1]))
@@ -101,7 +101,8 @@ def observe(
         log_R = jnp.sum(jnp.log(R)) / 2
     else:
         L = dense.cholesky(R)
-        whiten = lambda a: dense.solve_lower(jnp.broadcast_to(L, (*a.shape[:-2], seen, seen)), a)
+        inverse = dense.inverse_lower(L)
+        whiten = lambda a: dense.product(jnp.broadcast_to(inverse, (*a.shape[:-2], seen, seen)), a)
         log_R = dense.log_determinant(L)
     if R.ndim == 3 and C.ndim == 2:
         C = jnp.broadcast_to(C, (frames, *C.shape))
@@ -175,8 +176,7 @@ def expected_dynamics(
     Returns:
         A, Q and the precision to be added.
     """
-    root = jnp.linalg.cholesky(precision)
-    eye = jnp.eye(len(precision), dtype=precision.dtype)
-    whitened = dense.solve_lower(root, across)
-    Q = dense.solve_upper(root, dense.solve_lower(root, eye))
-    return dense.solve_upper(root, whitened), dense.symmetric(Q), before - dense.product(whitened.T, whitened)
+    root = dense.inverse_lower(dense.cholesky(precision))
+    whitened = dense.product(root, across)
+    Q = dense.symmetric(dense.product(root.T, root))
+    return dense.product(root.T, whitened), Q, before - dense.product(whitened.T, whitened)
