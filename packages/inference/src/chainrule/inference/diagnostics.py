@@ -109,8 +109,9 @@ class Summary:
             f"ESS bulk {self.min_ess:.0f}, median {self.median_ess:.0f}, tail {self.min_ess_tail:.0f}"
         ]
         if self.evaluations is not None:
+            digits = 0 if self.evaluations >= 10 else 2
             lines.append(
-                f"{self.evaluations:.{0 if self.evaluations >= 10 else 2}f} likelihood evaluations per iteration, "
+                f"{self.evaluations:.{digits}f} likelihood evaluations per iteration, "
                 f"{self.ess_per_million_evaluations:.3g} effective draws per million"
             )
         return "\n".join(lines)

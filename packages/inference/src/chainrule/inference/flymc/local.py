@@ -132,9 +132,11 @@ def local_sums(curve: Curve, features, predictors, spread, around: Shells):
 
         return jnp.matmul(curve.slope(t0), x, precision="highest"), lax.map(of_shell, around.radii)
 
-    linear, quadratic = 0.0, 0.0
+    dims = features.shape[1]
+    linear, quadratic = np.zeros(dims), np.zeros((len(around.radii), dims, dims))
     for start in range(0, len(features), BLOCK):
         rows = slice(start, start + BLOCK)
         first, second = of_block(features[rows], predictors[rows], spread[rows])
-        linear, quadratic = linear + np.asarray(first, np.float64), quadratic + np.asarray(second, np.float64)
+        linear += np.asarray(first, np.float64)
+        quadratic += np.asarray(second, np.float64)
     return representable(features.dtype, linear, quadratic)

@@ -4,7 +4,7 @@ checked(where, features, answers)                    arrays that fit each other,
 touching_at(where, touching)                         a finite number, or an error
 theta_like(where, theta, reference)                  theta as an array of that shape and dtype, or an error
 weighted_sums(features, first, second)               sum first_n x_n and sum second_n x_n x_n^T
-representable(dtype, *sums)                          such sums in the dtype of the data, or an error
+representable(dtype, linear, quadratic)              such sums in the dtype of the data, or an error
 
 They are added up in double precision, block by block, since a theta is compared with another by differences
 of these sums.
@@ -68,12 +68,12 @@ def weighted_sums(features, first: np.ndarray, second: np.ndarray) -> tuple[Arra
     return representable(features.dtype, linear, quadratic)
 
 
-def representable(dtype, *sums: np.ndarray) -> tuple[Array, ...]:
+def representable(dtype, linear: np.ndarray, quadratic: np.ndarray) -> tuple[Array, Array]:
     """Sums in the dtype of the data, or an error."""
-    largest = max(np.abs(total).max() for total in sums)
+    largest = max(np.abs(linear).max(), np.abs(quadratic).max())
     if not largest < float(jnp.finfo(dtype).max):
         raise ValueError(
             f"sums of features times features over the data reach {largest:.3g}, which {dtype} cannot hold: "
             "divide the features by their scale"
         )
-    return tuple(jax.device_put(total.astype(dtype)) for total in sums)
+    return jax.device_put(linear.astype(dtype)), jax.device_put(quadratic.astype(dtype))
