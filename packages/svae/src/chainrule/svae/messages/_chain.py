@@ -22,7 +22,7 @@ cancel.
 Covariances depend on no mean, so that under jax.vmap over h, b or m alone they are computed once.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -242,7 +242,7 @@ def all_gains(filtered: Filtered, A) -> Gains:
     return Gains(*(dense.many(x) for x in gains(F, inverse, A)))
 
 
-def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = False):
+def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = False) -> Any:
     """Smoothed moments of all frames, and the scores of all steps, or None.
 
     Gains of large matrices are made on the way, while what they are made of is at hand; those of small ones
@@ -263,8 +263,8 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
     if method == "sequential":
 
         def frame(ahead, mean, next_mean, step_gains, step):
-            now = jax.tree.map(dense.numbers, (step_gains, mean, next_mean))
-            state = smooth(*now, ahead, dense.numbers(step.Q))
+            G, here, predicted, Q = jax.tree.map(dense.numbers, (step_gains, mean, next_mean, step.Q))
+            state = smooth(G, here, predicted, ahead, Q)
             return state._replace(cross=None), Moments(*(dense.array(x) for x in state))
 
         start = jax.tree.map(dense.numbers, end)
@@ -273,10 +273,8 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
         found = _backward_at_once(filtered, known, steps, method, end)
     if not scored:
         return found, None
-    ahead = Moments(
-        *(jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True)), None
-    )
-    now = jax.tree.map(dense.lanes, (known, filtered.next_mean, ahead))
+    mean, P = (jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True))
+    now = jax.tree.map(dense.lanes, (known, filtered.next_mean, Moments(mean, P, None)))
     return found, Scores(*(dense.many(x) for x in score(*now)))
 
 
