@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from chainrule.svae import GMM, LDS, SVAE, LDSMixture, fit, forecast
+from chainrule.svae.forecasting import _ranks
 from chainrule.svae.networks import MLP
 from chainrule.svae.worlds import Dot, simulate
 
@@ -50,6 +51,16 @@ def test_what_comes_next_is_what_is_missing_at_the_end(untrained):
     jax.tree.map(np.testing.assert_array_equal, ahead, filled)
     assert ahead.samples.shape == (20, 5, 7, 6) and ahead.quantiles.shape == (3, 5, 7, 6)
     assert np.all(ahead.quantiles[0] < ahead.quantiles[2])
+
+
+def test_a_next_draw_is_below_a_quantile_as_often_as_its_level_says():
+    """Also with few draws: nine of them, of which the first is above 1 / 10 on average."""
+    draws = jax.random.normal(KEY, (20_000, 10))
+    levels = jnp.array([0.1, 0.25, 0.5, 0.9])
+    quantiles = jnp.quantile(draws[:, :9], _ranks(levels, 9), axis=1)
+    below = jnp.mean(draws[None, :, 9] < quantiles, 1)
+    np.testing.assert_allclose(below, levels, atol=4 * 0.5 / 20_000**0.5)  # four standard errors
+    np.testing.assert_array_equal(_ranks((0.0, 0.01, 1.0), 9), [0, 0, 1])
 
 
 def test_a_frame_nobody_saw_may_be_anything(untrained):

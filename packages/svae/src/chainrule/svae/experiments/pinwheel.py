@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from chainrule.svae import GMM, SVAE, fit, worlds
-from chainrule.svae.experiments.dots import Tell
+from chainrule.svae.experiments.results import Tell
 from chainrule.svae.networks import MLP
 from chainrule.svae.scores import adjusted_rand
 
