@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 from chainrule.svae import messages
 from chainrule.svae.expfam import MNIW, join_columns, split_columns
 
-FLOOR = 1e-6  # variance that no noise falls below: of a pixel, and of a latent whose own is about one
+FLOOR = 1e-5  # variance that no noise falls below: of a pixel, and of a latent whose own is about one
 
 
 class LinearGaussian(NamedTuple):
@@ -52,12 +52,11 @@ class LinearGaussian(NamedTuple):
         Raises:
             ValueError: for films no longer than the window, and for more latents than it has pixels.
         """
-        films, length, pixels = frames.shape
-        if not (1 <= window < length and 1 <= latents <= min(window * pixels, films)):
+        _, length, pixels = frames.shape
+        if not (1 <= window < length and 1 <= latents <= window * pixels):
             raise ValueError(
                 f"LinearGaussian: {latents} latents from windows of {window} of {length} frames: the window "
-                f"must be shorter than the films, latents at most {min(window * pixels, films)}, the number "
-                "of films or of pixels in a window"
+                f"must be shorter than the films, latents at most {window * pixels}, as many as its pixels"
             )
         start = _start(frames, latents, window)
         return lax.scan(lambda fitted, _: _round(fitted, frames), start, length=rounds)
@@ -127,18 +126,25 @@ def _bounded(covariance):
 
 def _start(frames, latents, window):
     """Regressions on principal components of windows that end now, each of variance one."""
-    _, length, pixels = frames.shape
+    length = frames.shape[1]
+    kept = _components(
+        frames, min(frames.shape[-1], 2 * latents)
+    )  # or windows of many pixels would be too wide
     count = length - window + 1
-    stacked = jnp.concatenate([frames[:, i : i + count] for i in range(window)], -1)
-    stacked = stacked - jnp.mean(stacked, (0, 1), keepdims=True)
-    flat = stacked.reshape(-1, window * pixels)
-    variances, directions = jnp.linalg.eigh(flat.T @ flat / len(flat))
-    states = stacked @ (directions[:, -latents:] / jnp.sqrt(variances[None, -latents:] + FLOOR))
-    pairs = lambda x, y: jax.tree.map(
-        lambda t: jnp.sum(t, (0, 1)), MNIW.statistics(join_columns(x, bias=True), y)
-    )
+    stacked = _components(jnp.concatenate([kept[:, i : i + count] for i in range(window)], -1), latents)
+    states = stacked / jnp.sqrt(jnp.mean(stacked**2, (0, 1), keepdims=True) + FLOOR)
+    summed = lambda t: jnp.sum(t, (0, 1))
+    pairs = lambda x, y: jax.tree.map(summed, MNIW.statistics(join_columns(x, bias=True), y))
     A, b, Q = _regression(pairs(states[:, :-1], states[:, 1:]))
     C, d, R = _regression(pairs(states, frames[:, window - 1 :]))
     eye = jnp.eye(latents, dtype=frames.dtype)
     chain = messages.LDS(jnp.zeros(latents, frames.dtype), eye, A, _bounded(Q), b)
     return LinearGaussian(chain, C, d, jnp.maximum(jnp.diagonal(R), FLOOR))
+
+
+def _components(x, count):
+    """The principal components of most variance."""
+    x = x - jnp.mean(x, (0, 1), keepdims=True)
+    flat = x.reshape(-1, x.shape[-1])
+    _, directions = jnp.linalg.eigh(flat.T @ flat / len(flat))
+    return x @ directions[:, -count:]

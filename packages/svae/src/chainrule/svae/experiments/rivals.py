@@ -38,12 +38,12 @@ class Rival(NamedTuple):
 class Grid(NamedTuple):
     """What is tried."""
 
-    lags: tuple[int, ...] = (5, 10, 20)  # frames that a regression looks back
+    lags: tuple[int, ...] = (10, 20)  # frames that a regression looks back
     ridges: tuple[float, ...] = (0.1, 1.0, 10.0)
-    states: tuple[int, ...] = (6, 10, 20, 40)  # latents of a linear system
+    states: tuple[int, ...] = (6, 10, 20)  # latents of a linear system
     rounds: int = 50  # of its expectation maximisation
     latents: tuple[int, ...] = (2, 4, 8)  # of an autoencoder of frames
-    steps: int = 1250  # of its training
+    steps: int = 750  # of its training
 
 
 def fit_rivals(
