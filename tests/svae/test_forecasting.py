@@ -10,6 +10,7 @@ import pytest
 
 from chainrule.svae import GMM, LDS, SVAE, LDSMixture, fit, forecast
 from chainrule.svae.forecasting import _ranks
+from chainrule.svae.likelihoods import Normal
 from chainrule.svae.networks import MLP
 from chainrule.svae.worlds import Dot, simulate
 
@@ -41,6 +42,16 @@ def test_training_goes_on_as_if_it_had_not_stopped():
     jax.tree.map(np.testing.assert_array_equal, again.model, whole.model)
     assert history.steps[-1] == int(again.steps) == 6
     assert history.metrics.unsettled[-1] == 0
+
+
+def test_a_step_is_compiled_once(untrained):
+    """Types of the first state are those of all that follow: none is weak, or a step is compiled again."""
+    assert not any(jnp.asarray(leaf).weak_type for leaf in jax.tree.leaves(untrained[1]))
+
+
+def test_noise_that_is_known_stays_what_it_is():
+    slope = lambda likelihood: jax.grad(likelihood.log_prob)(likelihood.init(), jnp.ones(()), jnp.zeros(()))
+    assert slope(Normal(0.3, learned=False)) == 0 < slope(Normal(0.3))
 
 
 def test_what_comes_next_is_what_is_missing_at_the_end(untrained):

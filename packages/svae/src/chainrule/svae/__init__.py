@@ -7,6 +7,7 @@ fit           train it on arrays
 forecast      frames that are missing, and frames to come
 GMM           the mixture of Gaussians, with Potentials that hint at its points
 LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
+Independent   several of those side by side, such as the coordinates of a ball
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
 likelihoods   what is seen of what the decoder says
 messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from chainrule.svae.fitting import fit
     from chainrule.svae.forecasting import forecast
     from chainrule.svae.gmm import GMM
+    from chainrule.svae.independent import Independent
     from chainrule.svae.lds import LDS, LDSMixture
     from chainrule.svae.messages import Potentials
 
@@ -35,6 +37,7 @@ __all__ = [
     "GMM",
     "LDS",
     "SVAE",
+    "Independent",
     "LDSMixture",
     "Potentials",
     "baselines",
@@ -51,6 +54,7 @@ __all__ = [
 
 _HOME = {  # of what is no module
     "GMM": "gmm",
+    "Independent": "independent",
     "LDS": "lds",
     "LDSMixture": "lds",
     "Potentials": "messages",

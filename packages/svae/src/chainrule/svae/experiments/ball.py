@@ -31,11 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from chainrule.svae import LDS, SVAE, LDSMixture, Potentials, fit
+from chainrule.svae import LDS, SVAE, Independent, LDSMixture, Potentials, fit
 from chainrule.svae.baselines import LinearGaussian
 from chainrule.svae.experiments.results import Measures, Results, Tell, table
 from chainrule.svae.experiments.rivals import RIVALS, Grid, fit_rivals
-from chainrule.svae.independent import Independent
 from chainrule.svae.likelihoods import Normal
 from chainrule.svae.networks import MLP
 from chainrule.svae.worlds import Ball, simulate
@@ -56,22 +55,21 @@ class Settings:
 
     seeds: int = 3
     seed: int = 0  # the first
-    steps: int = 1500
+    steps: int = 2000
     systems: int = 12  # speeds along a wall
     films: int = 500  # to learn from
     judged: int = 64  # films to judge by
     samples: int = 50  # paths of a posterior
-    grid: Grid = Grid((2, 4), (0.1, 1.0, 10.0), (10, 20, 40), 20, (2, 4, 8), 750)  # noqa: RUF009 (a tuple)
+    grid: Grid = Grid((2, 4), (1.0, 10.0), (10, 20, 40), 20, (4, 8), 750, 320)  # noqa: RUF009 (a tuple)
 
 
 QUICK = Settings(
-    seeds=1,
     steps=50,
     systems=4,
     films=64,
     judged=8,
     samples=5,
-    grid=Grid((2,), (1.0,), (10,), 5, (2,), 50),
+    grid=Grid((2,), (1.0,), (10,), 5, (2,), 50, 320),
 )
 
 
@@ -123,7 +121,7 @@ def model_of(settings: Settings) -> SVAE:
         encoder=Where(MLP(2, (64, 64), residual=False)),
         decoder=FromWhere(MLP(PIXELS**2, (64, 64), residual=False)),
         data=settings.films,
-        likelihood=Normal(0.4, learned=False),
+        likelihood=Normal(0.3, learned=False),
         optimizer=optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate)),
         rho=optax.cosine_decay_schedule(0.1, settings.steps, 0.1),
     )
@@ -135,6 +133,7 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> tuple
     Raises:
         ValueError: to be resumed, but with other settings.
     """
+    out.mkdir(parents=True, exist_ok=True)
     found = []
     for number in range(settings.seeds):
         seed = settings.seed + number

@@ -29,6 +29,8 @@ class Experiment:
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         quick, out = options.pop("quick"), options.pop("out")
         more = {"resume": options.pop("resume")} if "resume" in options else {}
+        if options["seeds"] is None:
+            options["seeds"] = 1 if quick else 3
         if options["seeds"] < 1:
             raise ValueError(f"--seeds {options['seeds']} must be at least 1")
         settings = dataclasses.replace(experiment.QUICK if quick else experiment.Settings(), **options)
@@ -58,8 +60,8 @@ class Dots(Experiment):
 
     speed: Literal["fixed", "random"] = "random"
     """One speed for all films, or one for each, from 0.5 to 1."""
-    seeds: int = 3
-    """How many repetitions, with films of their own."""
+    seeds: int | None = None
+    """How many repetitions, with films of their own; 3, or 1 if --quick."""
     seed: int = 0
     """Of the first repetition; the others follow it."""
     resume: bool = False
@@ -72,8 +74,8 @@ class Dots(Experiment):
 class Ball(Experiment):
     """Learn a ball in a box from films; of new ones, draw twelve frames that are not seen."""
 
-    seeds: int = 3
-    """How many repetitions, with films of their own."""
+    seeds: int | None = None
+    """How many repetitions, with films of their own; 3, or 1 if --quick."""
     seed: int = 0
     """Of the first repetition; the others follow it."""
     resume: bool = False
@@ -86,8 +88,8 @@ class Ball(Experiment):
 class Pinwheel(Experiment):
     """Find the five arms of a wheel as clusters, without a label."""
 
-    seeds: int = 3
-    """How many repetitions, with data of their own."""
+    seeds: int | None = None
+    """How many repetitions, with data of their own; 3, or 1 if --quick."""
     seed: int = 100
     """Of the first repetition; the others follow it."""
     out: Annotated[Path, arg(aliases=["-o"])] = Path("pinwheel-output")

@@ -60,7 +60,6 @@ class Settings:
 
 
 QUICK = Settings(
-    seeds=2,
     steps=50,
     systems=4,
     films=64,
@@ -100,6 +99,7 @@ def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> tuple
     Raises:
         ValueError: to be resumed, but with other settings.
     """
+    out.mkdir(parents=True, exist_ok=True)
     found = []
     for number in range(settings.seeds):
         seed = settings.seed + number

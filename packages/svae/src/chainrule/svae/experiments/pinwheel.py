@@ -42,7 +42,7 @@ class Settings:
     steps: int = 1000
 
 
-QUICK = Settings(seeds=2, steps=50)
+QUICK = Settings(steps=50)
 
 
 def run(settings: Settings, out: Path, *, progress: Tell) -> tuple[str, list[Path]]:

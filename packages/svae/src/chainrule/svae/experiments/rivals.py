@@ -44,6 +44,7 @@ class Grid(NamedTuple):
     rounds: int = 50  # of its expectation maximisation
     latents: tuple[int, ...] = (2, 4, 8)  # of an autoencoder of frames
     steps: int = 750  # of its training
+    batch_size: int = 1600  # frames of a step
 
 
 def fit_rivals(
@@ -80,10 +81,11 @@ def fit_rivals(
     words = best(tried)
     yield Rival(RIVALS[1], words, jax.jit(tried[words])(films))
 
-    networks = {n: FrameVAE.fit(key, part, n, steps=grid.steps) for n in grid.latents}
+    learn = lambda y, n: FrameVAE.fit(key, y, n, steps=grid.steps, batch_size=grid.batch_size)
+    networks = {n: learn(part, n) for n in grid.latents}
     follow = lambda networks, lag: lambda y: networks.followed(y, lag, ridge=RIDGE)
     sizes = {f"{n} latents, {lag} frames": (n, lag) for n in grid.latents for lag in grid.lags}
     words = best({words: follow(networks[n], lag) for words, (n, lag) in sizes.items()})
     latents, lag = sizes[words]
-    whole = FrameVAE.fit(key, films, latents, steps=grid.steps).followed(films, lag, ridge=RIDGE)
+    whole = learn(films, latents).followed(films, lag, ridge=RIDGE)
     yield Rival(RIVALS[2], words, whole)
