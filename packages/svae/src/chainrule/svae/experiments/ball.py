@@ -219,4 +219,5 @@ def _draw(path, frames, smoothed, filtered):
         "filtered": filtered.mean(0)[0],
         "generated": filtered[0, 0],
     }
-    write_gif(path, panels, observed=GAP.start, frames_per_second=6)
+    t = np.arange(FRAMES)
+    write_gif(path, panels, observed=(t < GAP.start) | (t >= GAP.stop), frames_per_second=6)
