@@ -33,7 +33,9 @@ class Experiment:
             options["seeds"] = 1 if quick else 3
         if options["seeds"] < 1:
             raise ValueError(f"--seeds {options['seeds']} must be at least 1")
-        settings = dataclasses.replace(experiment.QUICK if quick else experiment.Settings(), **options)
+        settings = (
+            dataclasses.replace(experiment.QUICK, **options) if quick else experiment.Settings(**options)
+        )
         console, aside = Console(soft_wrap=True, highlight=False, markup=False), Console(stderr=True)
         minutes = max(1, round(settings.seeds * settings.steps / experiment.STEPS_PER_MINUTE))
         console.print(f"{settings}, about {minutes} minutes on two cores")
