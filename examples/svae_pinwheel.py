@@ -13,32 +13,26 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 
-from chainrule.svae import GMM, SVAE, worlds
-from chainrule.svae.networks import MLP
+from chainrule.svae import worlds
+from chainrule.svae.experiments.pinwheel import BATCH, CLUSTERS, SIZE, model_of, start_of
 from chainrule.svae.scores import adjusted_rand
 
-CLUSTERS, STEPS, BATCH = 15, 1000, 100
-PRIOR = GMM.prior(CLUSTERS, latents=2, scale=1.6)
-START = dict(spread=1.0, scale=0.6)
-# Of the encoder's outputs two say where x is, at first where y is, and two how surely: softplus(3).
-ENCODER, DECODER = MLP(4, last_bias=(0.0, 0.0, 3.0, 3.0)), MLP(2)
-INFERENCE = {"rtol": 1e-4, "max_steps": 100}
+STEPS = 1000
 
 
 def learn(key):
     """The wheel, scaled; the autoencoder; its state after training; the bound at each step."""
     data_key, start_key, train_key, state_key = jax.random.split(key, 4)
     wheel = worlds.pinwheel(data_key)
-    y = 2 * wheel.points
-    svae = SVAE(PRIOR, ENCODER, DECODER, len(y), optimizer=optax.adam(3e-3), rho=0.5, inference=INFERENCE)
+    y = SIZE * wheel.points
+    svae = model_of(len(y))
 
     def step(state, key):
         state, metrics = svae.step(state, jax.random.choice(key, y, (BATCH,), replace=False))
         return state, metrics.elbo
 
-    start = svae.init(state_key, y[:BATCH], PRIOR.scattered(start_key, **START))
+    start = svae.init(state_key, y[:BATCH], start_of(start_key, svae))
     state, elbo = jax.lax.scan(step, start, jax.random.split(train_key, STEPS))
     return y, wheel.arms, state, elbo, svae.infer(state, y)
 

@@ -9,6 +9,8 @@ import optax
 import pytest
 
 from chainrule.svae import GMM, LDS, SVAE, LDSMixture, fit, forecast
+from chainrule.svae.forecasting import _ranks
+from chainrule.svae.likelihoods import Normal
 from chainrule.svae.networks import MLP
 from chainrule.svae.worlds import Dot, simulate
 
@@ -42,6 +44,16 @@ def test_training_goes_on_as_if_it_had_not_stopped():
     assert history.metrics.unsettled[-1] == 0
 
 
+def test_a_step_is_compiled_once(untrained):
+    """Types of the first state are those of all that follow: none is weak, or a step is compiled again."""
+    assert not any(jnp.asarray(leaf).weak_type for leaf in jax.tree.leaves(untrained[1]))
+
+
+def test_noise_that_is_known_stays_what_it_is():
+    slope = lambda likelihood: jax.grad(likelihood.log_prob)(likelihood.init(), jnp.ones(()), jnp.zeros(()))
+    assert slope(Normal(0.3, learned=False)) == 0 < slope(Normal(0.3))
+
+
 def test_what_comes_next_is_what_is_missing_at_the_end(untrained):
     svae, state = untrained
     predict = jax.jit(partial(forecast, svae), static_argnames=("horizon", "samples"))
@@ -50,6 +62,16 @@ def test_what_comes_next_is_what_is_missing_at_the_end(untrained):
     jax.tree.map(np.testing.assert_array_equal, ahead, filled)
     assert ahead.samples.shape == (20, 5, 7, 6) and ahead.quantiles.shape == (3, 5, 7, 6)
     assert np.all(ahead.quantiles[0] < ahead.quantiles[2])
+
+
+def test_a_next_draw_is_below_a_quantile_as_often_as_its_level_says():
+    """Also with few draws: nine of them, of which the first is above 1 / 10 on average."""
+    draws = jax.random.normal(KEY, (20_000, 10))
+    levels = jnp.array([0.1, 0.25, 0.5, 0.9])
+    quantiles = jnp.quantile(draws[:, :9], _ranks(levels, 9), axis=1)
+    below = jnp.mean(draws[None, :, 9] < quantiles, 1)
+    np.testing.assert_allclose(below, levels, atol=4 * 0.5 / 20_000**0.5)  # four standard errors
+    np.testing.assert_array_equal(_ranks((0.0, 0.01, 1.0), 9), [0, 0, 1])
 
 
 def test_a_frame_nobody_saw_may_be_anything(untrained):

@@ -31,10 +31,11 @@ def test_a_film_is_a_matrix_with_a_line_behind_what_was_seen(tmp_path):
     assert red.size and abs(red.mean() - (left + 40)) <= 1
 
 
-def test_a_gif_moves_and_has_a_red_frame_after_what_was_seen(tmp_path):
+@pytest.mark.parametrize("observed", [4, [True] * 4 + [False] * 2], ids=["how many", "which"])
+def test_a_gif_moves_and_has_a_red_frame_after_what_was_seen(tmp_path, observed):
     film = np.zeros((6, 8, 8))
     film[np.arange(6), np.arange(6), 3] = 1.0
-    path = pictures.write_gif(tmp_path / "a.gif", {"data": film, "samples": film}, observed=4, scale=5)
+    path = pictures.write_gif(tmp_path / "a.gif", {"data": film, "samples": film}, observed=observed, scale=5)
     with image.open(path) as gif:
         assert gif.n_frames == 6 and gif.info["loop"] == 0 and gif.info["duration"] == 100
         for t in range(6):

@@ -9,6 +9,7 @@ GMM           the mixture of Gaussians, with Potentials that hint at its points
 HMM           the same for sequences, where a state follows from the one before
 LDS           the linear dynamical system; LDSMixture, several, of which a sequence follows one
 SLDS          several, between which a sequence switches
+Independent   several of those side by side, such as the coordinates of a ball
 networks      flax modules, functions, or an MLP of our own as encoders and decoders
 likelihoods   what is seen of what the decoder says
 messages      filtering, smoothing, sampling, forecasting: linear dynamical systems and hidden Markov models
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from chainrule.svae.forecasting import forecast
     from chainrule.svae.gmm import GMM
     from chainrule.svae.hmm import HMM
+    from chainrule.svae.independent import Independent
     from chainrule.svae.lds import LDS, LDSMixture
     from chainrule.svae.messages import Potentials
     from chainrule.svae.slds import SLDS
@@ -52,6 +54,7 @@ __all__ = [
     "LDS",
     "SLDS",
     "SVAE",
+    "Independent",
     "LDSMixture",
     "Potentials",
     "baselines",
@@ -70,6 +73,7 @@ __all__ = [
 _HOME = {  # of what is no module
     "GMM": "gmm",
     "HMM": "hmm",
+    "Independent": "independent",
     "LDS": "lds",
     "LDSMixture": "lds",
     "Potentials": "messages",

@@ -30,7 +30,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last seed that was done", file=sys.stderr)
+        print("interrupted; a command that has --resume goes on from what was done", file=sys.stderr)
         return 130
     return 0
 

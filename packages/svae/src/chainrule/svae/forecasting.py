@@ -45,7 +45,8 @@ def forecast(
         horizon: how many frames to add, 0 or more.
         mask: what was seen, as in `SVAE.step`.
         samples: paths of the posterior; the quantiles are those of this many.
-        levels: of the quantiles, from 0 to 1.
+        levels: of the quantiles, from 0 to 1. The part of what is to come that falls below a quantile is the
+            level on average, for levels from 1 / (samples + 1) on; nearer to 0 or 1 it is the outermost draw.
         extra: what else `posterior` takes: actions, of the steps to come as well.
 
     Raises:
@@ -69,4 +70,12 @@ def forecast(
     outputs = svae.outputs(state, paths)
     means = svae.likelihood.mean(params, outputs)
     noisy = svae.likelihood.sample(noise_key, params, outputs)
-    return Forecast(means.mean(0), jnp.quantile(noisy, jnp.asarray(levels), axis=0), means)
+    return Forecast(means.mean(0), jnp.quantile(noisy, _ranks(levels, samples), axis=0), means)
+
+
+def _ranks(levels, samples):
+    """Where in the sorted draws a quantile is, from 0 to 1: a next draw is below the k-th of n with chance
+    k / (n + 1), so that intervals between levels of the draws themselves would be too narrow.
+    """
+    ranks = jnp.asarray(levels, float) * (samples + 1) - 1
+    return jnp.clip(ranks / max(samples - 1, 1), 0, 1)

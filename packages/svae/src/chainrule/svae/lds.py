@@ -228,10 +228,15 @@ class MixedPaths(NamedTuple):
 
     def choose(self, key: Key[Array, ""], drawn: Float[Array, "samples sequences systems *rest"]) -> Array:
         """Of each draw that of one system, by the weights."""
-        logits = jnp.broadcast_to(jnp.log(self.weights), drawn.shape[:3])
-        index = jax.random.categorical(key, logits)
-        index = index.reshape(*index.shape, *(1,) * (drawn.ndim - 2))
-        return jnp.take_along_axis(drawn, index, 2)[:, :, 0]
+        return chosen(key, self.weights, drawn)
+
+
+def chosen(key: Key[Array, ""], weights: Float[Array, "sequences systems"], drawn: Array) -> Array:
+    """Of draws (samples, sequences, systems, ...) those of one system each, by the weights."""
+    logits = jnp.broadcast_to(jnp.log(weights), drawn.shape[:3])
+    index = jax.random.categorical(key, logits)
+    index = index.reshape(*index.shape, *(1,) * (drawn.ndim - 2))
+    return jnp.take_along_axis(drawn, index, 2)[:, :, 0]
 
 
 class LDSMixture(NamedTuple):
@@ -265,18 +270,33 @@ class LDSMixture(NamedTuple):
         *,
         actions: Float[Array, "sequences steps actions"] | None = None,
         lengths: Int[Array, " sequences"] | None = None,
+        kept: int | None = None,
     ) -> MixedPaths:
         """q(k, x) of each sequence: exact as well, by as many smoothers as there are systems.
 
-        Arguments as for `LDS.posterior`.
+        Other arguments as for `LDS.posterior`.
+
+        Args:
+            kept: how many systems a sequence may follow, of highest q(k): the best q that is zero for the
+                others. Only those are then sampled and decoded. All unless given, which is exact.
+
+        Raises:
+            ValueError: for a number kept that is not from 1 to that of the systems.
         """
+        systems = statistics.weights.alpha.shape[-1]
+        if kept is not None and not 1 <= kept <= systems:
+            raise ValueError(f"LDSMixture: kept is {kept}: it must be from 1 to {systems}, or None for all")
 
         def each(given):
             paths = jax.vmap(lambda system: _path(system, *given))(statistics.components)
-            log_weights = jax.nn.log_softmax(statistics.weights.alpha + paths.evidence)
+            log_weights = statistics.weights.alpha + paths.evidence
+            prior = statistics.weights.alpha
+            if kept is not None:
+                _, best = jax.lax.top_k(jax.lax.stop_gradient(log_weights), kept)
+                log_weights, prior, paths = jax.tree.map(lambda a: a[best], (log_weights, prior, paths))
+            log_weights = jax.nn.log_softmax(log_weights)
             weights = jnp.exp(log_weights)
-            kl = jnp.sum(weights * (log_weights - statistics.weights.alpha + paths.kl))
-            return MixedPaths(weights, paths, kl)
+            return MixedPaths(weights, paths, jnp.sum(weights * (log_weights - prior + paths.kl)))
 
         with jax.default_matmul_precision("highest"):
             return jax.vmap(each)((within(potentials, lengths), actions, lengths))

@@ -1,6 +1,6 @@
 """What is seen of a frame, given what the decoder says: densities of data, pixel by pixel.
 
-Normal(scale)    outputs are means; the noise is learned, one scale for all
+Normal(scale)    outputs are means; the noise is learned, one scale for all, unless it is known
 Bernoulli()      outputs are log odds of a pixel being on
 
 A likelihood has init() -> params, log_prob(params, outputs, y), entry by entry, mean(params, outputs) and
@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
 HALF_LOG_2PI = math.log(2 * math.pi) / 2
@@ -41,13 +42,14 @@ class Likelihood(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Normal noise of one scale, which is learned with the networks.
+    """Normal noise of one scale, which is learned with the networks, or known.
 
     Raises:
         ValueError: for a scale that is not above 0.
     """
 
     scale: float = 0.3  # standard deviation to start from, in units of the data
+    learned: bool = True  # if not, it stays what it is
 
     def __post_init__(self):
         if not self.scale > 0:
@@ -55,11 +57,12 @@ class Normal:
 
     def init(self) -> Float[Array, ""]:
         """The logarithm of the scale."""
-        return jnp.log(jnp.asarray(self.scale))
+        return jnp.log(jnp.asarray(self.scale, float))  # not weakly typed, or a step would compile twice
 
     def log_prob(self, params: Float[Array, ""], outputs: Array, y: Array) -> Array:
         """log p of each entry of y, in nats."""
-        return -(((y - outputs) * jnp.exp(-params)) ** 2) / 2 - params - HALF_LOG_2PI
+        log_scale = params if self.learned else lax.stop_gradient(params)
+        return -(((y - outputs) * jnp.exp(-log_scale)) ** 2) / 2 - log_scale - HALF_LOG_2PI
 
     def mean(self, params: Float[Array, ""], outputs: Array) -> Array:
         """The outputs."""

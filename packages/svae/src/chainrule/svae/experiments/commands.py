@@ -19,9 +19,7 @@ class Experiment:
     """What all experiments have in common."""
 
     quick: bool = False
-    """The same in small sizes: under two minutes, to see that it runs."""
-    resume: bool = False
-    """Keep the seeds that --out has, and go on from there."""
+    """The same in small sizes: about a minute, to see that it runs."""
 
     def run(self) -> None:
         from rich.console import Console
@@ -29,10 +27,15 @@ class Experiment:
 
         experiment = importlib.import_module(f"chainrule.svae.experiments.{type(self).__name__.lower()}")
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        quick, resume, out = (options.pop(name) for name in ("quick", "resume", "out"))
+        quick, out = options.pop("quick"), options.pop("out")
+        more = {"resume": options.pop("resume")} if "resume" in options else {}
+        if options["seeds"] is None:
+            options["seeds"] = 1 if quick else 3
         if options["seeds"] < 1:
             raise ValueError(f"--seeds {options['seeds']} must be at least 1")
-        settings = dataclasses.replace(experiment.QUICK if quick else experiment.Settings(), **options)
+        settings = (
+            dataclasses.replace(experiment.QUICK, **options) if quick else experiment.Settings(**options)
+        )
         console, aside = Console(soft_wrap=True, highlight=False, markup=False), Console(stderr=True)
         minutes = max(1, round(settings.seeds * settings.steps / experiment.STEPS_PER_MINUTE))
         console.print(f"{settings}, about {minutes} minutes on two cores")
@@ -48,7 +51,7 @@ class Experiment:
             def tell(description: str, done: int, total: int) -> None:
                 progress.update(task, description=description, completed=done, total=total)
 
-            text, files = experiment.run(settings, out, resume=resume, progress=tell)
+            text, files = experiment.run(settings, out, progress=tell, **more)
         console.print(text)
         console.print("wrote", *map(str, files))
 
@@ -59,11 +62,27 @@ class Dots(Experiment):
 
     speed: Literal["fixed", "random"] = "random"
     """One speed for all films, or one for each, from 0.5 to 1."""
-    seeds: int = 3
-    """How many repetitions, with films of their own."""
+    seeds: int | None = None
+    """How many repetitions, with films of their own; 3, or 1 if --quick."""
     seed: int = 0
     """Of the first repetition; the others follow it."""
+    resume: bool = False
+    """Keep what --out has of each seed, and go on from there."""
     out: Annotated[Path, arg(aliases=["-o"])] = Path("dots-output")
+    """Folder for the table and the pictures."""
+
+
+@dataclass(frozen=True)
+class Ball(Experiment):
+    """Learn a ball in a box from films; of new ones, draw twelve frames that are not seen."""
+
+    seeds: int | None = None
+    """How many repetitions, with films of their own; 3, or 1 if --quick."""
+    seed: int = 0
+    """Of the first repetition; the others follow it."""
+    resume: bool = False
+    """Keep what --out has of each seed, and go on from there."""
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("ball-output")
     """Folder for the table and the pictures."""
 
 
@@ -71,12 +90,12 @@ class Dots(Experiment):
 class Pinwheel(Experiment):
     """Find the five arms of a wheel as clusters, without a label."""
 
-    seeds: int = 3
-    """How many repetitions, with data of their own."""
+    seeds: int | None = None
+    """How many repetitions, with data of their own; 3, or 1 if --quick."""
     seed: int = 100
     """Of the first repetition; the others follow it."""
     out: Annotated[Path, arg(aliases=["-o"])] = Path("pinwheel-output")
     """Folder for the table."""
 
 
-COMMANDS: dict[str, Any] = {"dots": Dots, "pinwheel": Pinwheel}
+COMMANDS: dict[str, Any] = {"ball": Ball, "dots": Dots, "pinwheel": Pinwheel}

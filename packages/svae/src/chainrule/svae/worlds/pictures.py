@@ -64,7 +64,7 @@ def write_gif(
     path: str | Path,
     panels: Mapping[str, ArrayLike],
     *,
-    observed: int | None = None,
+    observed: int | ArrayLike | None = None,
     scale: int = 4,
     frames_per_second: float = 10.0,
 ) -> Path:
@@ -73,7 +73,7 @@ def write_gif(
     Args:
         path: of a GIF.
         panels: for each caption a film (frames, down, across): brightness from 0 to 1. All have one length.
-        observed: how many frames were seen; those after them have a red frame.
+        observed: how many frames were seen, or for each whether it was; the others have a red frame.
         scale: pixels of the picture for each of the film.
         frames_per_second: how fast it moves.
 
@@ -87,11 +87,12 @@ def write_gif(
     frames = next(iter(films.values())).shape[0]
     widths = [scale * film.shape[2] + MARGIN for film in films.values()]
     height = CAPTION + scale * max(film.shape[1] for film in films.values()) + 2 * MARGIN
+    seen = np.arange(frames) < observed if isinstance(observed, int) else np.asarray(observed)
     pictures = []
     for t in range(frames):
         picture = Image.new("RGB", (sum(widths) + MARGIN, height), WHITE)
         draw, left = ImageDraw.Draw(picture), MARGIN
-        colour = BLACK if observed is None or t < observed else RED
+        colour = BLACK if observed is None or seen[t] else RED
         for (caption, film), width in zip(films.items(), widths, strict=True):
             draw.text((left, 0), caption, fill=BLACK)
             picture.paste(_grey(film[t], scale), (left, CAPTION + MARGIN))

@@ -1,4 +1,4 @@
-"""What is easily predicted without any model of what moves: three baselines for films of pixels.
+"""What is predicted without any model of what moves: the last frame, the mean frame, linear regression.
 
 copy_last(seen, horizon)                     the last frame that was seen, over and over
 mean_frame(frames)                           the mean over films and time
