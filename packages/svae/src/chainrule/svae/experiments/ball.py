@@ -225,4 +225,4 @@ def _draw(path, frames, smoothed, filtered):
         "generated": filtered[0, 0],
     }
     t = np.arange(FRAMES)
-    write_gif(path, panels, observed=(t < GAP.start) | (t >= GAP.stop), frames_per_second=6)
+    write_gif(path, panels, observed=(t < GAP.start) | (t >= GAP.stop), frames_per_second=6.0)
