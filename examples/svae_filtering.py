@@ -18,7 +18,7 @@ seen = jnp.where(hidden[..., None], jnp.nan, films.frames)
 prior = LDS.oscillating(jnp.array([25.0]), worth=100.0, noise=0.03)  # it goes round in about 25 frames
 encoder, decoder = MLP(4, residual=False), MLP(20, residual=False)
 svae = SVAE(prior, encoder, decoder, data=100, optimizer=optax.adam(1e-2))
-state, history = fit(svae, jax.random.key(2), seen, steps=400, batch_size=32)
+state, history = fit(svae, jax.random.key(2), seen, steps=250, batch_size=32)
 filled = forecast(svae, state, jax.random.key(3), seen, horizon=5)  # and five frames that are still to come
 
 error = jnp.mean((filled.mean[:, :40] - films.clean)[hidden] ** 2)

@@ -54,7 +54,7 @@ def test_the_autoencoder_of_frames_has_the_posterior_of_a_standard_normal():
 
 def test_the_autoencoder_of_frames_learns_to_draw_and_nothing_else():
     frames = simulate(Dot(pixels=6), KEY, sequences=20, frames=10).frames
-    fitted = FrameVAE.fit(KEY, frames, 2, hidden=(10,), rate=2e-2, steps=150)
+    fitted = FrameVAE.fit(KEY, frames, 2, hidden=(10,), rate=2e-2, steps=800)
     jax.tree.map(np.testing.assert_array_equal, fitted.state.model, StandardNormal.of(2))
     drawn = fitted.svae.decode(fitted.state, fitted._means(frames))
     assert jnp.mean((drawn - frames) ** 2) < jnp.var(frames) / 2

@@ -165,7 +165,8 @@ def _one(
     key = jax.random.key(seed)
     films = simulate(WORLD, jax.random.fold_in(key, 1), settings.films, LONG).frames
     frames = simulate(WORLD, jax.random.fold_in(key, 2), settings.judged, FRAMES).frames
-    wrong = lambda shown: float(np.mean(np.sum((shown > 0.5) != (frames[:, GAP] > 0.5), (-1, -2))))
+    on = lambda shown: np.asarray(shown) > 0.5
+    wrong = lambda shown: float(np.mean(np.sum(on(shown) != on(frames[:, GAP]), (-1, -2))))
     before, gap = frames[:, : GAP.start], GAP.stop - GAP.start
 
     def model() -> Measures:
