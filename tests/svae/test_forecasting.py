@@ -59,7 +59,8 @@ def test_what_comes_next_is_what_is_missing_at_the_end(untrained):
     predict = jax.jit(partial(forecast, svae), static_argnames=("horizon", "samples"))
     ahead = predict(state, KEY, FILMS[:, :4], horizon=3, samples=20)
     filled = predict(state, KEY, FILMS.at[:, 4:].set(jnp.nan), horizon=0, samples=20)
-    jax.tree.map(np.testing.assert_array_equal, ahead, filled)
+    # What makes an array of five frames may be fused otherwise than what makes one of seven.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12), ahead, filled)
     assert ahead.samples.shape == (20, 5, 7, 6) and ahead.quantiles.shape == (3, 5, 7, 6)
     assert np.all(ahead.quantiles[0] < ahead.quantiles[2])
 

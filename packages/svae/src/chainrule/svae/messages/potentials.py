@@ -84,7 +84,7 @@ def observe(
             J, log_R, y = jnp.where(mask, J, 0), jnp.where(mask, log_R, 0), jnp.where(mask, y, 0)
         return Potentials(J, jnp.zeros_like(y), y, -(constant + jnp.sum(log_R, -1)) / 2)
     if C is None and R.ndim == 2 and mask is None:
-        L = dense.cholesky(R)
+        L = dense.cholesky(dense.symmetric(R))
         root = dense.inverse_lower(L)
         J = jnp.broadcast_to(dense.product(root.T, root), (frames, seen, seen))
         scale = -(constant / 2 + dense.log_determinant(L))
@@ -100,7 +100,7 @@ def observe(
         whiten = lambda a: a / jnp.broadcast_to(jnp.sqrt(R)[:, None], a.shape)
         log_R = jnp.sum(jnp.log(R)) / 2
     else:
-        L = dense.cholesky(R)
+        L = dense.cholesky(dense.symmetric(R))
         inverse = dense.inverse_lower(L)
         whiten = lambda a: dense.product(jnp.broadcast_to(inverse, (*a.shape[:-2], seen, seen)), a)
         log_R = dense.log_determinant(L)
@@ -176,7 +176,8 @@ def expected_dynamics(
     Returns:
         A, Q and the precision to be added.
     """
-    root = dense.inverse_lower(dense.cholesky(precision))
+    # Symmetric, for derivatives by the whole matrix: a factor reads one half of it.
+    root = dense.inverse_lower(dense.cholesky(dense.symmetric(precision)))
     whitened = dense.product(root, across)
     Q = dense.symmetric(dense.product(root.T, root))
     return dense.product(root.T, whitened), Q, before - dense.product(whitened.T, whitened)
