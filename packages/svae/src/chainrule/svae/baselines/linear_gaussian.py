@@ -94,16 +94,15 @@ def _round(fitted, frames):
     states = fitted._smoothed(frames, None)
     mean = states.mean
     inputs = join_columns(mean, bias=True)
-    outer = lambda a, b: jnp.einsum("fti,ftj->ij", a, b)
     spread = jnp.sum(states.covariance, 0)  # over films
-    xx = jnp.pad(jnp.sum(spread, 0), (0, 1)) + outer(inputs, inputs)
+    xx = jnp.pad(jnp.sum(spread, 0), (0, 1)) + _outer(inputs, inputs)
     xx_but_last = xx - jnp.pad(spread[-1], (0, 1)) - inputs[:, -1].T @ inputs[:, -1]
-    xx_but_first = jnp.sum(spread[1:], 0) + outer(mean[:, 1:], mean[:, 1:])
+    xx_but_first = jnp.sum(spread[1:], 0) + _outer(mean[:, 1:], mean[:, 1:])
     crossing = jnp.pad(jnp.sum(states.cross, (0, 1)), ((0, 1), (0, 0)))
     steps = MNIW(
-        xx_but_last, crossing + outer(inputs[:, :-1], mean[:, 1:]), xx_but_first, 1.0 * films * (length - 1)
+        xx_but_last, crossing + _outer(inputs[:, :-1], mean[:, 1:]), xx_but_first, 1.0 * films * (length - 1)
     )
-    pixels = MNIW(xx, outer(inputs, frames), outer(frames, frames), 1.0 * films * length)
+    pixels = MNIW(xx, _outer(inputs, frames), _outer(frames, frames), 1.0 * films * length)
     A, b, Q = _regression(steps)
     C, d, R = _regression(pixels)
     m = jnp.mean(mean[:, 0], 0)
@@ -111,6 +110,11 @@ def _round(fitted, frames):
     P = spread[0] / films + away.T @ away / films
     chain = messages.LDS(m, _bounded(P), A, _bounded(Q), b)
     return LinearGaussian(chain, C, d, jnp.maximum(jnp.diagonal(R), FLOOR)), jnp.sum(states.log_normaliser)
+
+
+def _outer(a, b):
+    """Sum over films and frames of a b'."""
+    return jnp.einsum("fti,ftj->ij", a, b)
 
 
 def _regression(moments):
@@ -133,8 +137,11 @@ def _start(frames, latents, window):
     count = length - window + 1
     stacked = _components(jnp.concatenate([kept[:, i : i + count] for i in range(window)], -1), latents)
     states = stacked / jnp.sqrt(jnp.mean(stacked**2, (0, 1), keepdims=True) + FLOOR)
-    summed = lambda t: jnp.sum(t, (0, 1))
-    pairs = lambda x, y: jax.tree.map(summed, MNIW.statistics(join_columns(x, bias=True), y))
+
+    def pairs(x, y):  # the sum of MNIW.statistics, of which one by one there are as many as pixels squared
+        x = join_columns(x, bias=True)
+        return MNIW(_outer(x, x), _outer(x, y), _outer(y, y), 1.0 * x.shape[0] * x.shape[1])
+
     A, b, Q = _regression(pairs(states[:, :-1], states[:, 1:]))
     C, d, R = _regression(pairs(states, frames[:, window - 1 :]))
     eye = jnp.eye(latents, dtype=frames.dtype)
