@@ -274,9 +274,8 @@ class LDSMixture(NamedTuple):
     ) -> MixedPaths:
         """q(k, x) of each sequence: exact as well, by as many smoothers as there are systems.
 
-        Other arguments as for `LDS.posterior`.
-
         Args:
+            statistics, potentials, actions, lengths: as for `LDS.posterior`.
             kept: how many systems a sequence may follow, of highest q(k): the best q that is zero for the
                 others. Only those are then sampled and decoded. All unless given, which is exact.
 
@@ -289,14 +288,13 @@ class LDSMixture(NamedTuple):
 
         def each(given):
             paths = jax.vmap(lambda system: _path(system, *given))(statistics.components)
-            log_weights = statistics.weights.alpha + paths.evidence
             prior = statistics.weights.alpha
             if kept is not None:
-                _, best = jax.lax.top_k(jax.lax.stop_gradient(log_weights), kept)
-                log_weights, prior, paths = jax.tree.map(lambda a: a[best], (log_weights, prior, paths))
-            log_weights = jax.nn.log_softmax(log_weights)
-            weights = jnp.exp(log_weights)
-            return MixedPaths(weights, paths, jnp.sum(weights * (log_weights - prior + paths.kl)))
+                _, best = jax.lax.top_k(jax.lax.stop_gradient(prior + paths.evidence), kept)
+                prior, paths = jax.tree.map(lambda a: a[best], (prior, paths))
+            weights = jax.nn.softmax(prior + paths.evidence)
+            kl = jnp.sum(weights * (jax.nn.log_softmax(prior + paths.evidence) - prior + paths.kl))
+            return MixedPaths(weights, paths, kl)
 
         with jax.default_matmul_precision("highest"):
             return jax.vmap(each)((within(potentials, lengths), actions, lengths))

@@ -140,7 +140,8 @@ def _start(frames, latents, window):
 
     def pairs(x, y):  # the sum of MNIW.statistics, of which one by one there are as many as pixels squared
         x = join_columns(x, bias=True)
-        return MNIW(_outer(x, x), _outer(x, y), _outer(y, y), 1.0 * x.shape[0] * x.shape[1])
+        count = jnp.asarray(x.shape[0] * x.shape[1], x.dtype)
+        return MNIW(_outer(x, x), _outer(x, y), _outer(y, y), count)
 
     A, b, Q = _regression(pairs(states[:, :-1], states[:, 1:]))
     C, d, R = _regression(pairs(states, frames[:, window - 1 :]))
