@@ -17,6 +17,9 @@ switches = lambda: [getattr(jax.config, f"jax_{name}") for name in (
     "enable_x64", "numpy_rank_promotion", "numpy_dtype_promotion", "default_matmul_precision", "platforms")]
 before, switched = set(sys.modules), switches()
 import chainrule.core
+assert not any(name.startswith("chainrule.core.") for name in sys.modules)  # before one is used
+for name in chainrule.core.__all__:
+    getattr(chainrule.core, name)
 brought = {name.partition(".")[0] for name in set(sys.modules) - before}
 assert brought <= {"chainrule", "jax", "jaxtyping", "wadler_lindig"}, brought  # the last is jaxtyping's
 assert switches() == switched
@@ -28,8 +31,11 @@ def test_it_brings_nothing_but_jax_and_flips_no_switch():
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60)
 
 
-def test_public_names_exist():
+def test_public_names_exist_and_no_others():
     assert all(hasattr(chainrule.core, name) for name in chainrule.core.__all__)
+    assert {*chainrule.core.__all__} <= {*dir(chainrule.core)}
+    with pytest.raises(AttributeError, match="no attribute 'fixpoint'"):
+        chainrule.core.fixpoint  # noqa: B018
 
 
 FILES = sorted(pathlib.Path(chainrule.core.__path__[0]).glob("*.py"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from chainrule.core.primitive import defvjp, primitive
+from chainrule.core.primitives import defvjp, primitive
 from chainrule.core.testing import check_derivatives
 
 tol = 1e-14

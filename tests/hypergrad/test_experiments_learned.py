@@ -15,13 +15,13 @@ pytest.importorskip("tyro", reason="the experiments' extra is not installed")
 pytest.importorskip("sklearn", reason="the experiments' extra is not installed")
 pytest.importorskip("matplotlib", reason="the experiments' extra is not installed")
 
+from chainrule.core.experiments.console import silent
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import difference
 from chainrule.hypergrad.__main__ import main
 from chainrule.hypergrad.experiments import images, learned_data, networks, pixel_penalty, preprocessing
-from chainrule.hypergrad.experiments.console import silent
 from chainrule.hypergrad.experiments.learned_commands import COMMANDS
 from chainrule.hypergrad.experiments.learning import learn
-from chainrule.hypergrad.experiments.outcomes import Outcomes
-from chainrule.hypergrad.experiments.report import difference
 from chainrule.hypergrad.experiments.transformations import plain, transform
 
 SIZES = dict(data="digits", train=100, validation=100, test=200, seeds=2, grid=3)

@@ -15,8 +15,8 @@ pytest.importorskip("matplotlib", reason="the experiments' extra is not installe
 
 from PIL import Image
 
+from chainrule.core.experiments.console import silent
 from chainrule.hypergrad.experiments import omniglot, omniglot_images
-from chainrule.hypergrad.experiments.console import silent
 from chainrule.hypergrad.experiments.divisions import divide, redivide, standardised
 from chainrule.hypergrad.experiments.sharing import init, mixed, sharing_matrix, task_errors, task_nlls
 

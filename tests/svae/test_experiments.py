@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("tyro", reason="the commands need the extra [experiments]")
 
+from chainrule.core.experiments.outcomes import Outcome
 from chainrule.svae.__main__ import main
 from chainrule.svae.experiments import ball, dots, pinwheel
-from chainrule.svae.experiments.results import Results, table
+from chainrule.svae.experiments.results import table
 from chainrule.svae.experiments.rivals import RIVALS, Grid
 
 LITTLE = Grid(lags=(2,), ridges=(1.0,), states=(2,), rounds=1, latents=(2,), steps=2)
@@ -17,18 +18,18 @@ LITTLE = Grid(lags=(2,), ridges=(1.0,), states=(2,), rounds=1, latents=(2,), ste
 
 @pytest.mark.slow
 def test_dots_are_told_in_a_table_and_resumed(tmp_path, monkeypatch, capsys):
-    settings = dots.Settings(steps=2, systems=2, films=40, judged=3, samples=4, grid=LITTLE)
+    settings = dots.Settings(seeds=1, most_steps=2, films=40, judged=3, samples=4, grid=LITTLE)
     monkeypatch.setattr(dots, "QUICK", settings)
     out = tmp_path / "out"
-    arguments = ["dots", "--quick", "--seeds", "1", "-o", str(out)]
+    arguments = ["dots", "--quick", "--speed", "fixed", "-o", str(out)]
     with jax.enable_x64(False):  # as users run it
         assert main(arguments) == 0
         printed = capsys.readouterr().out
         assert "| model |" in printed and all(f"| {name} |" in printed for name in RIVALS)
-        assert {file.name for file in out.iterdir()} == {"seed-0.json", "seed-0.png", "table.md"}
+        assert {file.name for file in out.iterdir()} == {"outcomes.jsonl", "seed-0.png", "table.md"}
         assert main([*arguments, "--resume"]) == 0
         assert capsys.readouterr().out == printed
-    monkeypatch.setattr(dots, "QUICK", dataclasses.replace(dots.QUICK, steps=3))
+    monkeypatch.setattr(dots, "QUICK", dataclasses.replace(dots.QUICK, most_steps=3))
     assert main([*arguments, "--resume"]) == 1
     assert "give another --out" in capsys.readouterr().err
 
@@ -37,34 +38,23 @@ def test_dots_are_told_in_a_table_and_resumed(tmp_path, monkeypatch, capsys):
 def test_the_ball_is_told_in_a_table_with_a_picture(tmp_path, monkeypatch, capsys):
     settings = ball.Settings(steps=2, systems=2, films=20, judged=3, samples=2, grid=LITTLE)
     monkeypatch.setattr(ball, "QUICK", settings)
-    monkeypatch.setattr(ball, "fit_rivals", lambda *args: iter(()))  # those of the dot take long enough
+    monkeypatch.setattr(ball, "RIVALS", {})  # those of the dot take long enough
     with jax.enable_x64(False):
         assert main(["ball", "--quick", "--seeds", "1", "-o", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "smoothed | filtered | generated" in printed and "| last frame |" in printed
-    assert {file.name for file in tmp_path.iterdir()} == {"seed-0.json", "seed-0.gif", "table.md"}
-
-
-def test_what_is_known_is_not_computed_again_and_survives_a_kill(tmp_path):
-    results = Results(tmp_path, 3, {"sizes": (1, 2)}, resume=True)
-    assert results.once("a", lambda: {"MSE": 0.5}) == {"MSE": 0.5}
-    with pytest.raises(KeyboardInterrupt):
-        results.once("b", _killed)
-    again = Results(tmp_path, 3, {"sizes": (1, 2)}, resume=True)
-    assert again.once("a", _killed) == {"MSE": 0.5} and list(again.rows) == ["a"]
-    assert not Results(tmp_path, 3, {"sizes": (1, 2)}, resume=False).rows
-    with pytest.raises(ValueError, match="give another --out"):
-        Results(tmp_path, 3, {"sizes": (1, 3)}, resume=True)
-
-
-def _killed():
-    raise KeyboardInterrupt
+    assert {file.name for file in tmp_path.iterdir()} == {"outcomes.jsonl", "seed-0.gif", "table.md"}
 
 
 def test_a_table_has_the_mean_the_least_and_the_largest():
-    found = [{"model": {"MSE": 0.2, "chosen": "a"}}, {"model": {"MSE": 0.4, "chosen": "b"}}]
+    found = [
+        Outcome("model", 0, {"MSE": 0.2, "chosen": "a"}),
+        Outcome("other", 0, {"seconds": 9.0}),
+        Outcome("model", 1, {"MSE": 0.4, "chosen": "b"}),
+    ]
     text = table("Title", found, ["MSE", "chosen", "seconds"], "Below.")
     assert "| model | 0.3 (0.2 to 0.4) | a, b |  |" in text and text.startswith("**Title**")
+    assert "| other |  |  | 9 |" in text and "of 2 seeds. Below." in text
 
 
 def test_dots_of_one_speed_are_one_system_and_others_a_mixture():
@@ -78,8 +68,8 @@ def test_dots_of_one_speed_are_one_system_and_others_a_mixture():
 def test_the_pinwheel_is_told_in_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pinwheel, "QUICK", pinwheel.Settings(steps=2))
     with jax.enable_x64(False):
-        assert main(["pinwheel", "--quick", "--seeds", "1", "-o", str(tmp_path)]) == 0
-    assert "| 100 | " in capsys.readouterr().out
+        assert main(["pinwheel", "--quick", "--seeds", "2", "-o", str(tmp_path)]) == 0
+    assert "| model | " in capsys.readouterr().out
     assert "adjusted Rand index" in (tmp_path / "table.md").read_text()
 
 

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from chainrule.core.experiments.command_line import command_line
 
 
 def main(args: list[str] | None = None) -> int:
     """Run one experiment; returns the exit status."""
-    try:
-        import tyro
 
-        from chainrule.hypergrad.experiments.commands import COMMANDS as TRAINING_COMMANDS
+    def load() -> Mapping[str, Any]:
+        from chainrule.hypergrad.experiments.commands import COMMANDS
         from chainrule.hypergrad.experiments.learned_commands import COMMANDS as LEARNED_COMMANDS
-    except ModuleNotFoundError as error:
-        return _missing(error)
-    command: Any = tyro.extras.subcommand_cli_from_dict(
-        TRAINING_COMMANDS | LEARNED_COMMANDS,
-        prog="python -m chainrule.hypergrad",
-        description="Experiments with gradients through whole training runs.",
-        args=args,
-    )
-    try:
-        command.run()
-    except BrokenPipeError:  # whoever read stdout has had enough, as `head` has
-        return 128 + 13  # the status of a program that ends by SIGPIPE
-    except ModuleNotFoundError as error:
-        return _missing(error)
-    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on from here", file=sys.stderr)
-        return 130
-    return 0
 
+        return COMMANDS | LEARNED_COMMANDS
 
-def _missing(error: ModuleNotFoundError) -> int:
-    print(f"error: {error}: pip install 'chainrule-hypergrad[experiments]' has it", file=sys.stderr)
-    return 1
+    return command_line("hypergrad", "Experiments with gradients through whole training runs.", load, args)
 
 
 if __name__ == "__main__":

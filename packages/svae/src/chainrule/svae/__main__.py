@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from chainrule.core.experiments.command_line import command_line
 
 
 def main(args: list[str] | None = None) -> int:
     """Run one experiment; returns the exit status."""
-    try:
-        import tyro
 
+    def load() -> Mapping[str, Any]:
         from chainrule.svae.experiments.commands import COMMANDS
-    except ModuleNotFoundError as error:
-        return _missing(error)
-    command: Any = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="python -m chainrule.svae",
-        description="Experiments with structured variational autoencoders.",
-        args=args,
-    )
-    try:
-        command.run()
-    except BrokenPipeError:  # whoever read stdout has had enough, as `head` has
-        return 128 + 13  # the status of a program that ends by SIGPIPE
-    except ModuleNotFoundError as error:
-        return _missing(error)
-    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; a command that has --resume goes on from what was done", file=sys.stderr)
-        return 130
-    return 0
 
+        return COMMANDS
 
-def _missing(error: ModuleNotFoundError) -> int:
-    print(f"error: {error}: pip install 'chainrule-svae[experiments]' has it", file=sys.stderr)
-    return 1
+    return command_line("svae", "Experiments with structured variational autoencoders.", load, args)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from chainrule.hypergrad.experiments.console import Tell, silent
+from chainrule.core.experiments.console import Tell, silent
+from chainrule.core.experiments.outcomes import Outcome, Outcomes
+from chainrule.core.experiments.report import Report, averages, write_report
 from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import fan_in, init, nll
-from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_chaos
 from chainrule.hypergrad.experiments.problem import Problem, duration, loss, problem
-from chainrule.hypergrad.experiments.report import Report, averages, write_report
 from chainrule.hypergrad.hypergradient import value_and_hypergrad
 from chainrule.hypergrad.training import train
 

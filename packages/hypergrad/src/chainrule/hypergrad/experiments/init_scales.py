@@ -28,10 +28,11 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from chainrule.hypergrad.experiments.console import Tell, silent
+from chainrule.core.experiments.console import Tell, silent
+from chainrule.core.experiments.outcomes import Outcome, Outcomes
+from chainrule.core.experiments.report import Report, difference, write_report
 from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import LogScales, common, fan_in, init, names
-from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
 from chainrule.hypergrad.experiments.plot import plot_scales
 from chainrule.hypergrad.experiments.problem import (
     UNITS,
@@ -43,7 +44,6 @@ from chainrule.hypergrad.experiments.problem import (
     loss,
     problem,
 )
-from chainrule.hypergrad.experiments.report import Report, difference, write_report
 from chainrule.hypergrad.meta import Fitted, fit
 
 FAN_IN, COMMON = "1 / sqrt(fan-in)", "best common scale"

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from jaxtyping import Array
 
+from chainrule.core.experiments.outcomes import Outcome
 from chainrule.hypergrad.experiments import networks
 from chainrule.hypergrad.experiments.images import Split
-from chainrule.hypergrad.experiments.outcomes import Outcome
 
 UNITS: Mapping[str, str] = {"validation NLL": "nats", "test NLL": "nats", "test error": "%"}
 SKIPPED = "skipped meta-steps"

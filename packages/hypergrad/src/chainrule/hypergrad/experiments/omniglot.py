@@ -35,13 +35,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from chainrule.hypergrad.experiments.console import Tell
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.hypergrad.experiments.divisions import Divided, Drawings, divide, redivide, standardised
 from chainrule.hypergrad.experiments.judging import SKIPPED, skipped
 from chainrule.hypergrad.experiments.learning import learn
 from chainrule.hypergrad.experiments.omniglot_images import find, make_tasks, read_alphabets
-from chainrule.hypergrad.experiments.outcomes import Outcomes
-from chainrule.hypergrad.experiments.report import Report, write_report
 from chainrule.hypergrad.experiments.sharing import (
     Layers,
     init,

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from matplotlib.ticker import SymmetricalLogLocator
 
-from chainrule.hypergrad.experiments.whole_files import write_columns, write_rows, write_whole
+from chainrule.core.experiments.whole_files import write_columns, write_rows, write_whole
 
 STYLE = {
     "figure.dpi": 150,

@@ -24,12 +24,12 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.hypergrad.experiments import images, networks
-from chainrule.hypergrad.experiments.console import Tell
 from chainrule.hypergrad.experiments.judging import SKIPPED, UNITS, judge, skipped
 from chainrule.hypergrad.experiments.learning import learn
-from chainrule.hypergrad.experiments.outcomes import Outcomes
-from chainrule.hypergrad.experiments.report import Report, write_report
 from chainrule.hypergrad.experiments.transformations import LEAST, Parameters, plain, transform
 from chainrule.hypergrad.training import train
 

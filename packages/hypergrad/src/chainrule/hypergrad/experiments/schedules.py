@@ -29,12 +29,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from chainrule.hypergrad.experiments.console import Tell, silent
+from chainrule.core.experiments.console import Tell, silent
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report
 from chainrule.hypergrad.experiments.images import Name, load
 from chainrule.hypergrad.experiments.networks import fan_in, init
-from chainrule.hypergrad.experiments.outcomes import Outcomes
 from chainrule.hypergrad.experiments.problem import Problem, average, best, duration, judge, loss, problem
-from chainrule.hypergrad.experiments.report import Report
 from chainrule.hypergrad.experiments.schedules_report import (
     DECAY,
     FIXED,

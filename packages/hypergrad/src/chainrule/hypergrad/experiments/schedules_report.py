@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from chainrule.core.experiments.outcomes import Outcome
+from chainrule.core.experiments.report import Report, averages, difference, write_report
+from chainrule.core.experiments.whole_files import write_rows
 from chainrule.hypergrad.experiments.networks import names
-from chainrule.hypergrad.experiments.outcomes import Outcome
 from chainrule.hypergrad.experiments.plot import plot_hypergradient, plot_meta_learning, plot_schedules
 from chainrule.hypergrad.experiments.problem import UNITS
-from chainrule.hypergrad.experiments.report import Report, averages, difference, write_report
-from chainrule.hypergrad.experiments.whole_files import write_rows
 from chainrule.hypergrad.schedules import to_sgd
 
 FIXED, DECAY, LEARNED = "best fixed", "best linear decay", "learned"

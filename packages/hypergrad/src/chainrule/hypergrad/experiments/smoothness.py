@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from chainrule.hypergrad.experiments.console import Tell, silent
+from chainrule.core.experiments.console import Tell, silent
 from chainrule.hypergrad.experiments.networks import fan_in, init
 from chainrule.hypergrad.experiments.problem import Problem, loss
 from chainrule.hypergrad.hypergradient import value_and_hypergrad

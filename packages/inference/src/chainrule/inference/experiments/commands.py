@@ -6,40 +6,13 @@ command runs.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """What all experiments have in common: an experiment's module has FULL and QUICK, settings of its own."""
-
-    module: ClassVar[str]  # in the folder of this one; see `console`
-
-    seeds: int = 5
-    """How many repetitions the averages and their standard errors are over."""
-    seed: int = 0
-    """Of the first repetition; the others follow it."""
-    quick: bool = False
-    """The same in small sizes: under two minutes on two cores."""
-    resume: bool = False
-    """Keep what --out has of this experiment, and go on from there."""
-    out: Annotated[Path, arg(aliases=["-o"])] = Path("output")
-    """Folder for tables, curves and pictures."""
-
-    def run(self) -> None:
-        from chainrule.inference.experiments.console import perform
-
-        experiment = importlib.import_module(f"chainrule.inference.experiments.{self.module}")
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        quick, out, resume = (options.pop(name) for name in ("quick", "out", "resume"))
-        settings = dataclasses.replace(experiment.QUICK if quick else experiment.FULL, **options)
-        perform(experiment, settings, out, resume)
+from chainrule.core.experiments.commands import Experiment
 
 
 @dataclass(frozen=True)

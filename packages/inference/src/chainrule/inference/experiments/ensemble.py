@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.inference.entropic import choose_stopping
 from chainrule.inference.experiments import data, training
-from chainrule.inference.experiments.console import Tell
-from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.plot import plot_choice
-from chainrule.inference.experiments.report import Report, write_report
 from chainrule.inference.experiments.widths import identity
 
 LIKELIHOOD, ERROR = "test log likelihood", "test error"

@@ -27,12 +27,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.inference import flymc
 from chainrule.inference.diagnostics import ess_bulk
 from chainrule.inference.experiments import firefly_data
-from chainrule.inference.experiments.console import Tell
-from chainrule.inference.experiments.outcomes import Outcomes
-from chainrule.inference.experiments.report import Report, write_report
 from chainrule.inference.flymc.weighted import posterior_scale
 
 WALKS = 4

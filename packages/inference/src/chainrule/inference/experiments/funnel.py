@@ -27,11 +27,11 @@ import optax
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.inference import bbsvi, entropic
-from chainrule.inference.experiments.console import Tell
-from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.plot import plot_entropies, plot_funnel
-from chainrule.inference.experiments.report import Report, write_report
 from chainrule.inference.experiments.widths import identity
 
 LABELS = "mu", "log sigma"

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from chainrule.inference.experiments.whole_files import write_columns, write_whole
+from chainrule.core.experiments.whole_files import write_columns, write_whole
 
 STYLE = {
     "figure.dpi": 110,

@@ -26,13 +26,13 @@ import numpy as np
 import optax
 from jax import lax
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.inference.entropic import choose_stopping, laplace
 from chainrule.inference.entropic import run as descend
 from chainrule.inference.experiments import data, networks
-from chainrule.inference.experiments.console import Tell
-from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.plot import plot_stopping
-from chainrule.inference.experiments.report import Report, write_report
 
 CHOSEN = "chosen by the bound"
 COST = "cost"

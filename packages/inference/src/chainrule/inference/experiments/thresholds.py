@@ -21,11 +21,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.inference.experiments import data, training
-from chainrule.inference.experiments.console import Tell
-from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.plot import plot_choice
-from chainrule.inference.experiments.report import Report, write_report
 from chainrule.inference.experiments.widths import BOUND, ERROR, LIKELIHOOD, UNITS, identity, judged, measured
 
 SHOWN = {name: unit for name, unit in UNITS.items() if "Laplace" not in name}

@@ -23,12 +23,12 @@ import jax
 import numpy as np
 
 from chainrule.core import Status
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.outcomes import Outcomes
+from chainrule.core.experiments.report import Report, write_report
 from chainrule.inference.entropic import choose_stopping, laplace
 from chainrule.inference.experiments import data, networks, training
-from chainrule.inference.experiments.console import Tell
-from chainrule.inference.experiments.outcomes import Outcomes
 from chainrule.inference.experiments.plot import plot_choice
-from chainrule.inference.experiments.report import Report, write_report
 
 BOUND, LIKELIHOOD, ERROR = "bound at the peak", "test log likelihood at the end", "test error at the end"
 UNITS = {

@@ -37,12 +37,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from chainrule.inference.flymc.shells import Shells, interpolated, shells, spread_of
+from chainrule.inference.flymc.shells import MARGIN, Shells, interpolated, shells, spread_of
 from chainrule.inference.flymc.statistics import representable
 
 NEAREST = 1e-3  # for less than this h is not computed, which loses squares, but -f'' nearest to the origin
 BLOCK = 1 << 13  # data whose sums are made at a time
-MARGIN = 16  # units of rounding by which c is larger than computed, so that no gap is negative by rounding
 
 
 @runtime_checkable

@@ -26,13 +26,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from chainrule.inference.flymc.remainder import FAR, exp_less_line
-from chainrule.inference.flymc.shells import Shells, interpolated, shells, spread_of
+from chainrule.inference.flymc.shells import MARGIN, Shells, interpolated, shells, spread_of
 from chainrule.inference.flymc.statistics import representable
 
 BLOCK = 1 << 10  # rows whose matrices are added up at a time
-MARGIN = (
-    16  # units of rounding by which curvatures are larger than computed, so that no gap is negative by it
-)
 
 
 @jax.tree_util.register_dataclass

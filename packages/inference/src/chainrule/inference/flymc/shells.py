@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 LEVELS = 32
+MARGIN = 16  # units of rounding by which curvatures are larger than computed, or gaps could be negative by it
 SLACK = 1e-3  # part by which distances are taken to be larger than computed, for rounding
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.report import Report
 from chainrule.svae import LDS, SVAE, Independent, LDSMixture, Potentials, fit
 from chainrule.svae.baselines import LinearGaussian
-from chainrule.svae.experiments.results import Measures, Results, Tell, table
-from chainrule.svae.experiments.rivals import RIVALS, Grid, fit_rivals
+from chainrule.svae.experiments.results import Measures, Once, Steps, about, repeat
+from chainrule.svae.experiments.rivals import RIVALS, Grid
 from chainrule.svae.likelihoods import Normal
 from chainrule.svae.networks import MLP
 from chainrule.svae.worlds import Ball, simulate
@@ -64,7 +65,9 @@ class Settings:
     grid: Grid = Grid((2, 4), (1.0, 10.0), (10, 20, 40), 20, (4, 8), 750, 320)  # noqa: RUF009 (a tuple)
 
 
+FULL = Settings()
 QUICK = Settings(
+    seeds=1,
     steps=50,
     systems=4,
     films=64,
@@ -131,37 +134,28 @@ def model_of(settings: Settings) -> SVAE:
     )
 
 
-def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> tuple[str, list[Path]]:
-    """Train and judge; returns a table in Markdown, and the files that were written.
+def plan(settings: Settings) -> str:
+    """What will happen."""
+    return f"A ball in a box: {settings}, {about(settings, STEPS_PER_MINUTE)}"
+
+
+def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Report:
+    """Train and judge.
 
     Raises:
         ValueError: to be resumed, but with other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        about = dataclasses.asdict(settings) | {"seed": seed, "seeds": 1}
-        results = Results(out, seed, about, resume=resume)
-        tell = lambda what, done, number=number, seed=seed: progress(
-            f"seed {seed}, {what}", number * settings.steps + done, settings.seeds * settings.steps
-        )
-        _one(settings, seed, out, results, tell)
-        found.append(results.rows)
     below = (
         f"Pixels of a frame of {PIXELS} x {PIXELS} that are wrongly on or off while nothing is seen; the "
         "ball has 28. Seconds are of training, with compilation. Settings of baselines were chosen on a "
         "fifth of films."
     )
     title = f"A ball in a box, frames {GAP.start} to {GAP.stop - 1} of {FRAMES} not seen"
-    text = table(title, found, MEASURES, below)
-    (out / "table.md").write_text(text + "\n")
-    return text, [out / "table.md", *sorted(out.glob("seed-*.gif"))]
+    words = {"title": title, "measures": MEASURES, "below": below}
+    return repeat(_one, settings, out, resume=resume, progress=progress, **words)
 
 
-def _one(
-    settings: Settings, seed: int, out: Path, results: Results, tell: Callable[[str, int], None]
-) -> None:
+def _one(settings: Settings, seed: int, out: Path, once: Once, tell: Steps) -> None:
     key = jax.random.key(seed)
     films = simulate(WORLD, jax.random.fold_in(key, 1), settings.films, LONG).frames
     frames = simulate(WORLD, jax.random.fold_in(key, 2), settings.judged, FRAMES).frames
@@ -189,22 +183,23 @@ def _one(
             "seconds": seconds,
         }
 
-    results.once("model", model)
-    results.once("last frame", lambda: {"filtered": wrong(jnp.repeat(before[:, -1:], gap, 1))})
-    if {*RIVALS} <= results.rows.keys():
-        return
+    once("model", model)
+    once("last frame", lambda: {"filtered": wrong(jnp.repeat(before[:, -1:], gap, 1))})
     tell("the baselines", settings.steps)
     flat = lambda y: y.reshape(*y.shape[:2], -1)
     image = lambda y: y.reshape(*y.shape[:2], PIXELS, PIXELS)
-    short = flat(films[:, :FRAMES])
-    for rival in fit_rivals(jax.random.fold_in(key, 4), short, GAP.start, settings.grid):
-        shown = {"filtered": rival.fitted.forecast(flat(before), gap)}
-        if isinstance(rival.fitted, LinearGaussian):
-            t = jnp.arange(FRAMES)
-            seen = (t < GAP.start) | (t >= GAP.stop)
-            shown["smoothed"] = rival.fitted.smooth(flat(frames), seen)[:, GAP]
-        found = {name: wrong(image(y)) for name, y in shown.items()} | {"chosen": rival.chosen}
-        results.once(rival.name, lambda found=found: found)
+    for name, choose in RIVALS.items():
+
+        def rival(choose=choose) -> Measures:
+            found = choose(jax.random.fold_in(key, 4), flat(films[:, :FRAMES]), GAP.start, settings.grid)
+            shown = {"filtered": found.fitted.forecast(flat(before), gap)}
+            if isinstance(found.fitted, LinearGaussian):
+                t = jnp.arange(FRAMES)
+                seen = (t < GAP.start) | (t >= GAP.stop)
+                shown["smoothed"] = found.fitted.smooth(flat(frames), seen)[:, GAP]
+            return {name: wrong(image(y)) for name, y in shown.items()} | {"chosen": found.chosen}
+
+        once(name, rival)
 
 
 def _paths(svae, state, key, frames, mask, samples):

@@ -15,9 +15,7 @@ recipe is in `worlds.dot`.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.report import Report
 from chainrule.svae import LDS, SVAE, LDSMixture, fit, forecast
 from chainrule.svae.baselines import copy_last, mean_frame
-from chainrule.svae.experiments.results import Measures, Results, Tell, table
-from chainrule.svae.experiments.rivals import RIVALS, Grid, fit_rivals
+from chainrule.svae.experiments.results import Measures, Once, Steps, about, repeat
+from chainrule.svae.experiments.rivals import RIVALS, Grid
 from chainrule.svae.networks import MLP
 from chainrule.svae.worlds import Dot, simulate
 
@@ -52,20 +52,23 @@ class Settings:
     speed: Literal["fixed", "random"] = "random"
     seeds: int = 3
     seed: int = 0  # the first
-    steps: int = 0  # those of STEPS unless given
     systems: int = 24  # of the mixture, for a random speed
     films: int = 200  # to learn from
     judged: int = 64  # films to judge by
     samples: int = 200  # paths of a prediction
     grid: Grid = Grid()  # noqa: RUF009 (a tuple): what baselines are tried with
+    most_steps: int | None = None  # of training; those of STEPS unless given
 
-    def __post_init__(self):
-        if not self.steps:
-            object.__setattr__(self, "steps", STEPS[self.speed])
+    @property
+    def steps(self) -> int:
+        """Of training."""
+        return self.most_steps or STEPS[self.speed]
 
 
+FULL = Settings()
 QUICK = Settings(
-    steps=50,
+    seeds=1,
+    most_steps=50,
     systems=4,
     films=64,
     judged=8,
@@ -98,38 +101,28 @@ def model_of(settings: Settings) -> SVAE:
     )
 
 
-def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> tuple[str, list[Path]]:
-    """Train and judge; returns a table in Markdown, and the files that were written.
+def plan(settings: Settings) -> str:
+    """What will happen."""
+    return f"A bouncing dot: {settings}, {about(settings, STEPS_PER_MINUTE)}"
+
+
+def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Report:
+    """Train and judge.
 
     Raises:
         ValueError: to be resumed, but with other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        about = dataclasses.asdict(settings) | {"seed": seed, "seeds": 1}
-        results = Results(out, seed, about, resume=resume)
-        tell = lambda what, done, number=number, seed=seed: progress(
-            f"seed {seed}, {what}", number * settings.steps + done, settings.seeds * settings.steps
-        )
-        _one(settings, seed, out, results, tell)
-        found.append(results.rows)
     below = (
         "MSE is that of frames without noise, of the mean of predictions; intervals are of noisy frames, and "
         f"should hold 90 %; the bound is in nats per frame, of which {BEST} would be the noise alone; "
         "seconds are of training, with compilation. Settings of baselines were chosen on a fifth of films."
     )
     title = f"A bouncing dot of {settings.speed} speed, {SEEN} frames seen"
-    text = table(title, found, [*MEASURES, "bound", "seconds", "chosen"], below)
-    (out / "table.md").write_text(text + "\n")
-    pictures = sorted(file for end in ("png", "gif") for file in out.glob(f"seed-*.{end}"))
-    return text, [out / "table.md", *pictures]
+    words = {"title": title, "measures": [*MEASURES, "bound", "seconds", "chosen"], "below": below}
+    return repeat(_one, settings, out, resume=resume, progress=progress, **words)
 
 
-def _one(
-    settings: Settings, seed: int, out: Path, results: Results, tell: Callable[[str, int], None]
-) -> None:
+def _one(settings: Settings, seed: int, out: Path, once: Once, tell: Steps) -> None:
     """Measures of the model and of what it is compared with."""
     world, key = world_of(settings), jax.random.key(seed)
     films = simulate(world, jax.random.fold_in(key, 1), settings.films, 50).frames
@@ -150,16 +143,19 @@ def _one(
         _draw(out / f"seed-{seed}.png", new, predicted)
         return found | {"bound": float(history.metrics.elbo[-1]) / 50, "seconds": seconds}
 
-    results.once("model", model)
+    once("model", model)
     errors = lambda later: _errors(jnp.concatenate([seen, later], 1), new.clean)
-    if not {*RIVALS} <= results.rows.keys():
-        tell("the baselines", settings.steps)
-        for rival in fit_rivals(jax.random.fold_in(key, 4), films, SEEN, settings.grid):
-            found = errors(rival.fitted.forecast(seen, horizon)) | {"chosen": rival.chosen}
-            results.once(rival.name, lambda found=found: found)
+    tell("the baselines", settings.steps)
+    for name, choose in RIVALS.items():
+
+        def rival(choose=choose) -> Measures:
+            found = choose(jax.random.fold_in(key, 4), films, SEEN, settings.grid)
+            return errors(found.fitted.forecast(seen, horizon)) | {"chosen": found.chosen}
+
+        once(name, rival)
     mean = jnp.broadcast_to(mean_frame(films), (len(seen), horizon, films.shape[-1]))
-    results.once("mean frame", lambda: errors(mean))
-    results.once("last frame", lambda: errors(copy_last(seen, horizon)))
+    once("mean frame", lambda: errors(mean))
+    once("last frame", lambda: errors(copy_last(seen, horizon)))
 
 
 def _errors(frames, clean) -> Measures:

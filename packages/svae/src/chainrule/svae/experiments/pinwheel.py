@@ -22,8 +22,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
+from chainrule.core.experiments.console import Tell
+from chainrule.core.experiments.report import Report
 from chainrule.svae import GMM, SVAE, fit, worlds
-from chainrule.svae.experiments.results import Tell
+from chainrule.svae.experiments.results import Measures, Once, Steps, about, repeat
 from chainrule.svae.networks import MLP
 from chainrule.svae.scores import adjusted_rand
 
@@ -42,24 +44,24 @@ class Settings:
     steps: int = 1000
 
 
-QUICK = Settings(steps=50)
+FULL, QUICK = Settings(), Settings(seeds=1, steps=50)
+MEASURES = ("clusters in use", "adjusted Rand index", "bound", "seconds")
 
 
-def run(settings: Settings, out: Path, *, progress: Tell) -> tuple[str, list[Path]]:
-    """Train and judge; returns a table in Markdown, and its file."""
-    lines = [
-        "| seed | clusters in use | adjusted Rand index | bound, nats per point | seconds |",
-        "|---" * 5 + "|",
-    ]
-    for number in range(settings.seeds):
-        seed = settings.seed + number
-        tell = lambda state, _, number=number, seed=seed: progress(
-            f"seed {seed}", number * settings.steps + int(state.steps), settings.seeds * settings.steps
-        )
-        lines.append(_row(seed, settings.steps, tell))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text("\n".join(lines) + "\n")
-    return "\n".join(lines), [out / "table.md"]
+def plan(settings: Settings) -> str:
+    """What will happen."""
+    return f"Clusters of a pinwheel: {settings}, {about(settings, STEPS_PER_MINUTE)}"
+
+
+def run(settings: Settings, out: Path, *, resume: bool, progress: Tell) -> Report:
+    """Train and judge.
+
+    Raises:
+        ValueError: to be resumed, but with other settings.
+    """
+    below = "The bound is in nats per point; seconds are of training, with compilation."
+    words = {"title": "Five arms, as clusters", "measures": MEASURES, "below": below}
+    return repeat(_one, settings, out, resume=resume, progress=progress, **words)
 
 
 def model_of(points: int) -> SVAE:
@@ -81,16 +83,24 @@ def start_of(key: Key[Array, ""], svae: SVAE) -> GMM:
     return svae.prior.scattered(key, spread=1.0, scale=0.6)
 
 
-def _row(seed, steps, tell) -> str:
-    start_time = time.perf_counter()
+def _one(settings: Settings, seed: int, out: Path, once: Once, tell: Steps) -> None:
     data_key, start_key, fit_key = jax.random.split(jax.random.key(seed), 3)
     wheel = worlds.pinwheel(data_key)
     y = SIZE * wheel.points
-    svae = model_of(len(y))
-    model = start_of(start_key, svae)
-    state, history = fit(svae, fit_key, y, steps=steps, batch_size=BATCH, model=model, callback=tell)
-    labels = jnp.argmax(jax.jit(svae.infer)(state, y).labels, axis=1)
-    used = len(np.unique(np.asarray(labels)))
-    score = float(adjusted_rand(labels, wheel.arms, CLUSTERS))
-    bound = float(history.metrics.elbo[-1])
-    return f"| {seed} | {used} | {score:.3f} | {bound:.2f} | {time.perf_counter() - start_time:.0f} |"
+
+    def model() -> Measures:
+        start = time.perf_counter()
+        svae, told = model_of(len(y)), lambda state, _: tell("the model", int(state.steps))
+        first = start_of(start_key, svae)
+        state, history = fit(
+            svae, fit_key, y, steps=settings.steps, batch_size=BATCH, model=first, callback=told
+        )
+        labels = jnp.argmax(jax.jit(svae.infer)(state, y).labels, axis=1)
+        return {
+            "clusters in use": len(np.unique(np.asarray(labels))),
+            "adjusted Rand index": float(adjusted_rand(labels, wheel.arms, CLUSTERS)),
+            "bound": float(history.metrics.elbo[-1]),
+            "seconds": time.perf_counter() - start,
+        }
+
+    once("model", model)

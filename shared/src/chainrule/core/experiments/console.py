@@ -22,8 +22,6 @@ Tell = Callable[[str, int, int], None]  # what is being done, how many of it are
 
 def perform(experiment: Any, settings: Any, out: Path, resume: bool) -> None:
     """Run it, with the plan, the table and the files' names on stdout, and a bar on stderr if a terminal."""
-    if settings.seeds < 2:
-        raise ValueError(f"--seeds {settings.seeds} must be at least 2, to have a spread")
     console, aside = Console(soft_wrap=True, highlight=False, markup=False), Console(stderr=True)
     console.print(experiment.plan(settings))
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

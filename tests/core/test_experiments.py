@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from chainrule.hypergrad.experiments.outcomes import Outcome, Outcomes
-from chainrule.hypergrad.experiments.report import averages, difference, write_report
-from chainrule.hypergrad.experiments.whole_files import write_columns
+from chainrule.core.experiments.outcomes import Outcome, Outcomes
+from chainrule.core.experiments.report import averages, difference, write_report
+from chainrule.core.experiments.whole_files import write_columns
 
 IDENTITY = {"experiment": "made up", "widths": (3, 4), "rate": 0.1}
 

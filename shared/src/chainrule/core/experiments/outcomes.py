@@ -2,11 +2,13 @@
 
 One can
 - open the file, to go on with it or to begin anew (`Outcomes`),
-- have an outcome from it, computed only if it is not there (`once`).
+- have an outcome from it, computed only if it is not there (`once`),
+- have a folder for the state of a `fit` that goes on likewise (`folder`).
 
     outcomes = Outcomes(out, dataclasses.asdict(settings), resume=resume)
     for seed in range(5):
-        outcomes.once("width 30", seed, lambda: {"test NLL": ..., "curve": [...]})
+        fitted = fit(..., folder=outcomes.folder(f"learned-{seed}"))
+        outcomes.once("learned", seed, lambda: {"test NLL": ..., "curve": [...]})
     report = write_report(out, outcomes, ...)
 """
 
@@ -14,13 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from chainrule.inference.experiments.whole_files import write_whole
+from chainrule.core.experiments.whole_files import write_whole
 
 NAME = "outcomes.jsonl"
 
@@ -46,7 +49,9 @@ class Outcomes:
         Raises:
             ValueError: to be resumed, but of another experiment.
         """
-        self._file = Path(folder) / NAME
+        self._folder = Path(folder)
+        self._file = self._folder / NAME
+        self._resume = resume
         self._found: dict[tuple[str, int], Outcome] = {}
         first = json.dumps(dict(identity))
         lines = _lines(self._file) if resume and self._file.exists() else []
@@ -77,6 +82,13 @@ class Outcomes:
 
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self._found.values())
+
+    def folder(self, name: str) -> Path:
+        """A folder inside, for the state of a `fit`: emptied, unless the experiment is resumed."""
+        folder = self._folder / name
+        if not self._resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
 
 def _lines(path: Path) -> list[Any]:

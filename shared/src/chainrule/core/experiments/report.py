@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chainrule.inference.experiments.outcomes import Outcome
-from chainrule.inference.experiments.whole_files import write_rows, write_whole
+from chainrule.core.experiments.outcomes import Outcome
+from chainrule.core.experiments.whole_files import write_rows, write_whole
 
 APART = 2.0  # standard errors from zero on, a difference is called one: about one chance in 20 otherwise
 
