@@ -55,18 +55,18 @@ class Filtered(NamedTuple):
     """What the forward pass leaves.
 
     F, mean       square root of the filtered covariance, and the mean
-    next_L        Cholesky factor of the covariance that is predicted from there
-    next_inverse  its inverse
+    next_inverse  inverse of the Cholesky factor of the covariance that is predicted from there
     next_mean     the mean that is predicted from there
     log_normaliser  what the frame adds to log Z
+    end           transposed Cholesky factor of the covariance that is predicted from the last frame
     """
 
     F: Float[Array, "frames dim dim"]
     mean: Float[Array, "frames dim"]
-    next_L: Float[Array, "frames dim dim"]
     next_inverse: Float[Array, "frames dim dim"]
     next_mean: Float[Array, "frames dim"]
     log_normaliser: Float[Array, " frames"]
+    end: Float[Array, "dim dim"]
 
 
 class Gains(NamedTuple):
@@ -102,14 +102,16 @@ def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
     diagonal = frames.J.ndim == 2
 
     def frame(carry, potential, step):
-        L, m = carry
-        F, inverse = update(L, potential.J, diagonal)
+        U, m = carry
+        F, inverse = update(U, potential.J, diagonal)
         mean = filtered_mean(F, m, potential, diagonal)
         mean, log_normaliser = weighed(F, inverse, m, mean, potential, diagonal)
-        L, inverse, m = predict(F, mean, step)
-        return (L, m), Filtered(F, mean, L, inverse, m, log_normaliser)
+        U, inverse, m = predict(F, mean, step)
+        return (U, m), (F, mean, inverse, m, log_normaliser)
 
-    return along(frame, (dense.cholesky(dense.guarded(P)), m), steps, None, frames)[1]
+    start = dense.transposed(dense.cholesky(dense.guarded(P))), m
+    (U, _), found = along(frame, start, steps, None, frames)
+    return Filtered(*found, U)
 
 
 def _forward_of_vectors(m, P, steps: Steps, frames: Frames) -> Filtered:
@@ -117,22 +119,23 @@ def _forward_of_vectors(m, P, steps: Steps, frames: Frames) -> Filtered:
     diagonal = frames.J.ndim == 2
 
     def frame(carry, potential, step):
-        L, m = carry
+        U, m = carry
         potential, step = jax.tree.map(dense.numbers, (potential, step))
-        F, _ = update(L, potential.J, diagonal, checked=False)
+        F, _ = update(U, potential.J, diagonal, checked=False)
         mean = filtered_mean(F, m, potential, diagonal)
-        L, _, m = predict(F, mean, step)
-        return (L, m), tuple(dense.array(x) for x in (L, mean, m))
+        U, _, m = predict(F, mean, step)
+        return (U, m), tuple(dense.array(x) for x in (U, mean, m))
 
-    start = dense.cholesky(dense.guarded(dense.numbers(P))), dense.numbers(m)
-    next_L, mean, next_mean = along(frame, start, steps, None, frames)[1]
-    L = jnp.concatenate([dense.array(start[0])[None], next_L[:-1]])
+    start = dense.transposed(dense.cholesky(dense.guarded(dense.numbers(P)))), dense.numbers(m)
+    next_U, mean, next_mean = along(frame, start, steps, None, frames)[1]
+    U = jnp.concatenate([dense.array(start[0])[None], next_U[:-1]])
     before = jnp.concatenate([m[None], next_mean[:-1]])
-    L, ahead, before, mean, potentials = jax.tree.map(dense.lanes, (L, next_L, before, mean, frames))
-    F, inverse = update(L, potentials.J, diagonal)
+    U, ahead, before, mean, potentials = jax.tree.map(dense.lanes, (U, next_U, before, mean, frames))
+    F, inverse = update(U, potentials.J, diagonal)
     mean, log_normaliser = weighed(F, inverse, before, mean, potentials, diagonal)
-    F, mean, next_inverse = (dense.many(x) for x in (F, mean, dense.inverse_lower(ahead)))
-    found = F, mean, next_L, next_inverse, next_mean, log_normaliser
+    next_inverse = dense.inverse_lower(dense.transposed(ahead))
+    F, mean, next_inverse = (dense.many(x) for x in (F, mean, next_inverse))
+    found = F, mean, next_inverse, next_mean, log_normaliser, next_U[-1]
     spoilt = 0 * jnp.sum(inverse[0][0])  # NaN if any is: the loop did not check, and went on
     return Filtered(*(x + spoilt for x in found))
 
@@ -145,28 +148,29 @@ def _forward_at_once(m, P, steps: Steps, frames: Frames, method: str) -> Filtere
     h = frames.h + times(frames.J, frames.centre)
     pieces = jax.vmap(element)(frames.J, h, every.A, every.b, every.Q)
     before = prefixes(combine, jax.tree.map(lambda x: x[:-1], pieces), method) if len(h) > 1 else pieces
-    root = dense.cholesky(dense.guarded(P))
+    root = dense.transposed(dense.cholesky(dense.guarded(P)))
 
     def predicted(piece):
         potential = Frames(
             dense.square(piece.U.T), dense.apply(piece.U.T, piece.w), jnp.zeros_like(m), jnp.zeros_like(m[0])
         )
         F, _ = update(root, potential.J, False)
-        L, _, mean = predict(F, filtered_mean(F, m, potential, False), Steps(piece.A, piece.C, piece.b))
-        return L, mean
+        U, _, mean = predict(F, filtered_mean(F, m, potential, False), Steps(piece.A, piece.C, piece.b))
+        return U, mean
 
-    L, means = jax.vmap(predicted)(before)
-    L, means = (jnp.concatenate([x[None], y])[: len(h)] for x, y in ((root, L), (m, means)))
+    U, means = jax.vmap(predicted)(before)
+    U, means = (jnp.concatenate([x[None], y])[: len(h)] for x, y in ((root, U), (m, means)))
 
-    def frame(L, m, potential, step):
-        F, inverse = update(L, potential.J, diagonal)
+    def frame(U, m, potential, step):
+        F, inverse = update(U, potential.J, diagonal)
         mean = filtered_mean(F, m, potential, diagonal)
         mean, log_normaliser = weighed(F, inverse, m, mean, potential, diagonal)
-        L, inverse, m = predict(F, mean, step)
-        return Filtered(F, mean, L, inverse, m, log_normaliser)
+        U, inverse, m = predict(F, mean, step)
+        return (F, mean, inverse, m, log_normaliser), U
 
     diagonal = frames.J.ndim == 2
-    return jax.vmap(frame)(L, means, frames, every)
+    found, U = jax.vmap(frame)(U, means, frames, every)
+    return Filtered(*found, U[-1])
 
 
 def times(J, x):
@@ -187,13 +191,16 @@ def along(step, carry, steps: Steps, length, *frames, reverse=False):
     return lax.scan(body, carry, (*frames, moving), length=length, reverse=reverse)
 
 
-def update(L, J, diagonal: bool, checked: bool = True):
-    """F, and K^-1 with K as in the module's formula; NaN if rounding in K K' has eaten a direction."""
-    bend = dense.scaled(J, L) if diagonal else dense.product(J, L)
-    square = dense.one_plus(dense.product(dense.transposed(L), bend))
+def update(U, J, diagonal: bool, checked: bool = True):
+    """F, and K^-1 with K as in the module's formula; NaN if rounding in K K' has eaten a direction.
+
+    U is L', for in a product of many matrices it is the transposed left one that is slow.
+    """
+    bend = dense.transposed(dense.scaled(J, dense.transposed(U))) if diagonal else dense.product(U, J)
+    square = dense.one_plus(dense.product(bend, dense.transposed(U)))
     inverse = dense.factored(square)[1]
     inverse = dense.nan_unless_sound(inverse, square) if checked else inverse
-    return dense.product(L, dense.transposed(inverse)), inverse
+    return dense.transposed(dense.product(inverse, U)), inverse
 
 
 def filtered_mean(F, m, potential: Frames, diagonal: bool):
@@ -224,16 +231,18 @@ def weighed(F, inverse, m, mean, potential: Frames, diagonal: bool):
 
 
 def predict(F, mean, step: Steps):
-    """Cholesky factor of the covariance of the next state, its inverse, and the mean."""
+    """Transposed Cholesky factor of the covariance of the next state, the factor's inverse, and the mean."""
     P = dense.plus(dense.square(dense.product(step.A, F)), step.Q)
-    return *dense.factored(dense.guarded(P)), dense.plus(dense.apply(step.A, mean), step.b)
+    L, inverse = dense.factored(dense.guarded(P))
+    return dense.transposed(L), inverse, dense.plus(dense.apply(step.A, mean), step.b)
 
 
 def gains(F, inverse, A) -> Gains:
     """Of the step from a state with square root F of its covariance to one with the inverse N^-1."""
     V = dense.product(inverse, dense.product(A, F))
     C = dense.product(F, dense.transposed(V))
-    return Gains(inverse, C, dense.product(C, inverse), dense.minus(F, dense.product(C, V)))
+    G, CV = dense.products(C, inverse, V)
+    return Gains(inverse, C, G, dense.minus(F, CV))
 
 
 def all_gains(filtered: Filtered, A) -> Gains:
@@ -248,16 +257,17 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
     Gains of large matrices are made on the way, while what they are made of is at hand; those of small ones
     before, as vectors over all frames.
     """
-    end = Moments(filtered.next_mean[-1], dense.square(filtered.next_L[-1]), None)
-    if method == "sequential" and not dense.is_small(filtered.F):
+    F, mean, next_inverse, next_mean = filtered[:4]
+    end = Moments(next_mean[-1], dense.square(dense.transposed(filtered.end)), None)
+    if method == "sequential" and not dense.is_small(F):
 
-        def frame(ahead, here, step):
-            step_gains = gains(here.F, here.next_inverse, step.A)
-            state = smooth(step_gains, here.mean, here.next_mean, ahead, step.Q)
-            told = score(step_gains, here.next_mean, ahead) if scored else None
+        def frame(ahead, F, mean, inverse, next_mean, step):
+            step_gains = gains(F, inverse, step.A)
+            state = smooth(step_gains, mean, next_mean, ahead, step.Q)
+            told = score(step_gains, next_mean, ahead) if scored else None
             return state._replace(cross=None), (state, told)
 
-        return along(frame, end, steps, None, filtered, reverse=True)[1]
+        return along(frame, end, steps, None, F, mean, next_inverse, next_mean, reverse=True)[1]
 
     known = all_gains(filtered, steps.A)
     if method == "sequential":
@@ -268,32 +278,31 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
             return state._replace(cross=None), Moments(*(dense.array(x) for x in state))
 
         start = jax.tree.map(dense.numbers, end)
-        found = along(frame, start, steps, None, filtered.mean, filtered.next_mean, known, reverse=True)[1]
+        found = along(frame, start, steps, None, mean, next_mean, known, reverse=True)[1]
     else:
         found = _backward_at_once(filtered, known, steps, method, end)
     if not scored:
         return found, None
-    mean, P = (jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True))
-    now = jax.tree.map(dense.lanes, (known, filtered.next_mean, Moments(mean, P, None)))
+    ahead = (jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True))
+    now = jax.tree.map(dense.lanes, (known, next_mean, Moments(*ahead, None)))
     return found, Scores(*(dense.many(x) for x in score(*now)))
 
 
 def smooth(gains: Gains, mean, next_mean, ahead: Moments, Q) -> Moments:
     """Smoothed moments of a frame from its filtered mean and those of the next frame."""
-    cross = dense.product(gains.G, ahead.covariance)
-    spread = dense.product(gains.G, dense.plus(ahead.covariance, Q))
-    P = dense.plus(dense.square(gains.EF), dense.product(spread, dense.transposed(gains.G)))
+    cross, spread = dense.products(gains.G, ahead.covariance, dense.plus(ahead.covariance, Q))
+    P = dense.sum_of_products(gains.EF, gains.EF, spread, gains.G)
     mean = dense.plus(mean, dense.apply(gains.G, dense.minus(ahead.mean, next_mean)))
     return Moments(mean, dense.symmetric(P), cross)
 
 
 def score(gains: Gains, next_mean, ahead: Moments) -> Scores:
     """How log Z changes with what the step predicts."""
-    across = dense.transposed(gains.inverse)
+    across = dense.laid_out(dense.transposed(gains.inverse))
     z = dense.apply(across, dense.apply(gains.inverse, dense.minus(ahead.mean, next_mean)))
     whitened = dense.product(dense.product(gains.inverse, ahead.covariance), across)
     half = dense.product(across, dense.minus_one(whitened))
-    return Scores(z, dense.product(half, gains.inverse), dense.product(half, dense.transposed(gains.C)))
+    return Scores(z, *dense.products(half, gains.inverse, dense.transposed(gains.C)))
 
 
 def backward_path(filtered: Filtered, G, kicks, method: str) -> Float[Array, "frames dim"]:
@@ -326,7 +335,7 @@ def kicks(filtered: Filtered, gains: Gains, Q, state, noise) -> Float[Array, "fr
 def _backward_at_once(filtered: Filtered, gains: Gains, steps: Steps, method: str, end: Moments) -> Moments:
     G = gains.G
     Q = jnp.broadcast_to(steps.Q, G.shape)
-    left = dense.square(gains.EF) + dense.product(dense.product(G, Q), dense.transposed(G))
+    left = dense.sum_of_products(gains.EF, gains.EF, dense.product(G, Q), G)
     G_all, _, C = prefixes(
         combine_affine, Affine(G, jnp.zeros_like(filtered.mean), left), method, reverse=True
     )

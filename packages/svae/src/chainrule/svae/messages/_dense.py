@@ -69,6 +69,11 @@ def transposed(a) -> Any:
     return jnp.swapaxes(a, -1, -2)
 
 
+def laid_out(a) -> Any:
+    """The same, in memory as it reads: a transposed matrix is no more to be read across its rows."""
+    return a if isinstance(a, list) else lax.optimization_barrier(a)
+
+
 def symmetric(a) -> Any:
     if isinstance(a, list):  # one number for both places: computed twice, it may be rounded differently
         half = [[(a[i][j] + a[j][i]) / 2 for j in range(i + 1)] for i in range(len(a))]
@@ -96,6 +101,44 @@ def _product_by_sums(a, b):
 
 
 _small_product = one_or_many(_product_by_sums, lambda axes: jax.vmap(_product, axes), _product)
+
+
+def products(a, b, c) -> Any:
+    """a b and a c: of large matrices, or many, for the price of little more than one."""
+    if isinstance(a, list):
+        return product(a, b), product(a, c)
+    return _small_products(a, b, c) if a.ndim == 2 and a.shape[-1] <= MEDIUM else _products(a, b, c)
+
+
+def _products(a, b, c):
+    found = _product(a, jnp.concatenate([b, c], -1))
+    return found[..., : b.shape[-1]], found[..., b.shape[-1] :]
+
+
+_small_products = one_or_many(
+    lambda a, b, c: (_product_by_sums(a, b), _product_by_sums(a, c)),
+    lambda axes: jax.vmap(_products, axes),
+    _products,
+)
+
+
+def sum_of_products(a, b, c, d) -> Any:
+    """a b' + c d', likewise."""
+    if isinstance(a, list):
+        return plus(product(a, transposed(b)), product(c, transposed(d)))
+    small = a.ndim == 2 and a.shape[-1] <= MEDIUM
+    return _small_sum_of_products(a, b, c, d) if small else _sum_of_products(a, b, c, d)
+
+
+def _sum_of_products(a, b, c, d):
+    return _product(jnp.concatenate([a, c], -1), transposed(jnp.concatenate([b, d], -1)))
+
+
+_small_sum_of_products = one_or_many(
+    lambda a, b, c, d: _product_by_sums(a, b.T) + _product_by_sums(c, d.T),
+    lambda axes: jax.vmap(_sum_of_products, axes),
+    _sum_of_products,
+)
 
 
 def apply(a, v) -> Any:
@@ -197,8 +240,8 @@ def _factored_side_by_side(a):
     both = jnp.concatenate([a, jnp.broadcast_to(eye, a.shape)], 1)
     both = lax.scan(eliminate, both, jnp.arange(n - 1))[0]
     both = both * lax.rsqrt(jnp.stack([both[i, i] for i in range(n)]))[:, None]
-    L, inverse = (jnp.moveaxis(x, (0, 1), (-2, -1)) for x in (both[:, :n], both[:, n:]))
-    return jnp.tril(transposed(L)), inverse
+    U, inverse = (jnp.moveaxis(x, (0, 1), (-2, -1)) for x in (both[:, :n], both[:, n:]))
+    return transposed(jnp.triu(U)), inverse
 
 
 def cholesky(a) -> Any:

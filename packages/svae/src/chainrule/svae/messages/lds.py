@@ -134,8 +134,10 @@ def lds_filter(
     m, P, steps, frames = _prepared("lds_filter", lds, potentials, actions, mask)
     filtered = chain.forward(m, P, steps, frames, method)
     predicted_mean = jnp.concatenate([m[None], filtered.next_mean[:-1]])
-    predicted = jnp.concatenate([P[None], dense.square(filtered.next_L[:-1])])
     covariance = dense.square(filtered.F)
+    A, Q = (jnp.broadcast_to(x, filtered.F.shape) for x in (steps.A, steps.Q))
+    moved = dense.square(dense.product(A, filtered.F)) + Q
+    predicted = jnp.concatenate([P[None], moved[:-1]])
     return Filtered(filtered.mean, covariance, predicted_mean, predicted, filtered.log_normaliser)
 
 
@@ -200,9 +202,9 @@ def lds_forecast(
     def state(carry, step):
         L, mean = carry
         ahead, _, next_mean = chain.predict(L, mean, step)
-        return (ahead, next_mean), (mean, dense.square(L))
+        return (dense.transposed(ahead), next_mean), (mean, dense.square(L))
 
-    start = filtered.next_L[-1], filtered.next_mean[-1]
+    start = dense.transposed(filtered.end), filtered.next_mean[-1]
     return Forecast(*chain.along(state, start, part(slice(T, None)), horizon)[1])
 
 
