@@ -218,7 +218,7 @@ INFERENCE_EXPERIMENTS = "funnel stopping thresholds ensemble widths firefly".spl
 
 @nox.session(name="validate-inference", python=MAIN)
 def validate_inference(session):
-    """The experiments of inference at full size, one after another: an hour on one core; `-- folder`.
+    """The experiments of inference at full size, one after another: two hours on one core; `-- folder`.
 
     They go on where they were interrupted, in runs/inference if no folder is given. Before them, the
     calibration of its samplers."""

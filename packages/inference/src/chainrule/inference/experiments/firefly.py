@@ -79,7 +79,7 @@ class Case(NamedTuple):
 
 def plan(settings: Settings) -> str:
     iterations = settings.chains * settings.draws
-    minutes = max(1, round(settings.seeds * iterations * (WALKS * settings.many + 200_000) / 300_000_000))
+    minutes = max(1, round(settings.seeds * iterations * (WALKS * settings.many + 200_000) / 110_000_000))
     return (
         f"Firefly Monte Carlo on five sets of data, {settings.chains} chains of {settings.draws} draws: "
         f"{settings.seeds} seeds, about {minutes} minutes on one core."

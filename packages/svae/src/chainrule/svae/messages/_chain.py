@@ -252,7 +252,7 @@ def all_gains(filtered: Filtered, A) -> Gains:
 
 
 def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = False) -> Any:
-    """Smoothed moments of all frames, and the scores of all steps, or None.
+    """Smoothed moments of all frames, and the scores of all steps, or None; with scores, cross may be None.
 
     Gains of large matrices are made on the way, while what they are made of is at hand; those of small ones
     before, as vectors over all frames.
@@ -263,7 +263,7 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
 
         def frame(ahead, F, mean, inverse, next_mean, step):
             step_gains = gains(F, inverse, step.A)
-            state = smooth(step_gains, mean, next_mean, ahead, step.Q)
+            state = smooth(step_gains, mean, next_mean, ahead, step.Q, crossed=not scored)
             told = score(step_gains, next_mean, ahead) if scored else None
             return state._replace(cross=None), (state, told)
 
@@ -288,9 +288,13 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
     return found, Scores(*(dense.many(x) for x in score(*now)))
 
 
-def smooth(gains: Gains, mean, next_mean, ahead: Moments, Q) -> Moments:
+def smooth(gains: Gains, mean, next_mean, ahead: Moments, Q, crossed: bool = True) -> Moments:
     """Smoothed moments of a frame from its filtered mean and those of the next frame."""
-    cross, spread = dense.products(gains.G, ahead.covariance, dense.plus(ahead.covariance, Q))
+    more = dense.plus(ahead.covariance, Q)
+    if crossed:
+        cross, spread = dense.products(gains.G, ahead.covariance, more)
+    else:
+        cross, spread = None, dense.product(gains.G, more)
     P = dense.sum_of_products(gains.EF, gains.EF, spread, gains.G)
     mean = dense.plus(mean, dense.apply(gains.G, dense.minus(ahead.mean, next_mean)))
     return Moments(mean, dense.symmetric(P), cross)
@@ -302,7 +306,7 @@ def score(gains: Gains, next_mean, ahead: Moments) -> Scores:
     z = dense.apply(across, dense.apply(gains.inverse, dense.minus(ahead.mean, next_mean)))
     whitened = dense.product(dense.product(gains.inverse, ahead.covariance), across)
     half = dense.product(across, dense.minus_one(whitened))
-    return Scores(z, *dense.products(half, gains.inverse, dense.transposed(gains.C)))
+    return Scores(z, dense.product(half, gains.inverse), dense.product(half, dense.transposed(gains.C)))
 
 
 def backward_path(filtered: Filtered, G, kicks, method: str) -> Float[Array, "frames dim"]:
