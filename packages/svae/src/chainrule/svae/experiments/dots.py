@@ -40,6 +40,7 @@ SEEN = 25  # frames of a new film; the others are predicted
 SPANS = ((25, 35), (35, 50), (50, 100))
 BEST = 17.67  # nats per frame: minus the entropy of the noise, which no model of the dot can exceed
 BATCH = 32  # films of a step
+KEPT = 8  # systems that a film may follow, the likeliest of all
 RATE = {"fixed": 1e-2, "random": 3e-3}  # of Adam, which falls to zero
 STEPS = {"fixed": 750, "random": 1250}
 MEASURES = [f"{what} {a}-{b}" for what in ("MSE", "90% interval") for a, b in SPANS]
@@ -52,7 +53,7 @@ class Settings:
     speed: Literal["fixed", "random"] = "random"
     seeds: int = 3
     seed: int = 0  # the first
-    systems: int = 24  # of the mixture, for a random speed
+    systems: int = 48  # of the mixture, for a random speed
     films: int = 200  # to learn from
     judged: int = 64  # films to judge by
     samples: int = 200  # paths of a prediction
@@ -89,7 +90,9 @@ def model_of(settings: Settings) -> SVAE:
         prior, latents = LDS.oscillating(periods, worth=10.0, noise=0.05), 10
     else:
         periods = 20.0 / jnp.linspace(0.47, 1.03, settings.systems)  # frames from wall to wall and back
-        prior, latents = LDSMixture.of(LDS.oscillating(periods[:, None], worth=100.0, noise=0.03, nu=50.0)), 2
+        each = LDS.oscillating(periods[:, None], worth=100.0, noise=0.01, nu=50.0)
+        prior, latents = LDSMixture.of(each, concentration=100.0), 2  # all speeds are as likely, and stay so
+    likely = {"kept": min(KEPT, settings.systems)} if settings.speed == "random" else {}
     rate = optax.cosine_decay_schedule(RATE[settings.speed], settings.steps)
     return SVAE(
         prior,
@@ -98,6 +101,7 @@ def model_of(settings: Settings) -> SVAE:
         data=settings.films,
         optimizer=optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate)),
         rho=optax.cosine_decay_schedule(0.1, settings.steps, 0.1),
+        inference=likely,
     )
 
 
