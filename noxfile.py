@@ -141,8 +141,8 @@ def tests_workspace(session):
 
 def compiled_in_haste(session, name):
     """Most of what tests do is to compile. On the oldest Python, XLA's older way to make code for a CPU takes
-    a third less; for fingerprints and svae, so does leaving out its optimisations, which the newest Python has
-    for svae. Not so for hypergrad, which lives on two programs that round alike: what is tested there are
+    a third less; for fingerprints and svae, so does leaving out its optimisations, with which the newest
+    tests svae. Not so for hypergrad, which lives on two programs that round alike: what is tested there are
     those that users get."""
     flags = []
     if session.python == OLDEST and name != "hypergrad":

@@ -110,8 +110,8 @@ def forward(m, P, steps: Steps, frames: Frames, method: str) -> Filtered:
         return (U, m), (F, mean, inverse, m, log_normaliser)
 
     start = dense.transposed(dense.cholesky(dense.guarded(P))), m
-    (U, _), found = along(frame, start, steps, None, frames)
-    return Filtered(*found, U)
+    (U, _), (F, mean, inverse, m, log_normaliser) = along(frame, start, steps, None, frames)
+    return Filtered(F, mean, inverse, m, log_normaliser, U)
 
 
 def _forward_of_vectors(m, P, steps: Steps, frames: Frames) -> Filtered:
@@ -283,8 +283,8 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
         found = _backward_at_once(filtered, known, steps, method, end)
     if not scored:
         return found, None
-    ahead = (jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True))
-    now = jax.tree.map(dense.lanes, (known, next_mean, Moments(*ahead, None)))
+    mean, P = (jnp.concatenate([x[1:], y[None]]) for x, y in zip(found[:2], end[:2], strict=True))
+    now = jax.tree.map(dense.lanes, (known, next_mean, Moments(mean, P, None)))
     return found, Scores(*(dense.many(x) for x in score(*now)))
 
 
