@@ -60,7 +60,7 @@ def test_a_table_has_the_mean_the_least_and_the_largest():
 def test_dots_of_one_speed_are_one_system_and_others_a_mixture():
     fixed, random = (dots.Settings(speed=speed) for speed in ("fixed", "random"))
     assert dots.model_of(fixed).prior.first.x.shape == (10,)
-    assert dots.model_of(random).prior.components.first.x.shape == (48, 2)
+    assert dots.model_of(random).prior.components.first.x.shape == (24, 2)
     assert dots.world_of(fixed).speed == 0.75 and dots.world_of(random).speed == (0.5, 1.0)
 
 
