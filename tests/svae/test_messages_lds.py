@@ -209,6 +209,18 @@ def test_gradient_is_the_expected_statistics():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), forward, (by_lds, by_potentials))
 
 
+@pytest.mark.parametrize("D", [2, 4, 10])
+def test_the_gradient_by_dynamics_alone_is_that_part_of_the_whole(D):
+    """What only the noise's derivative needs is then left out."""
+    lds, potentials = system(T=6, D=D), potentials_of(T=6, D=D)
+    by_A = jax.grad(lambda A, potentials: loss(lds._replace(A=A), potentials))
+    whole = jax.jit(jax.grad(loss))(lds, potentials).A
+    np.testing.assert_allclose(jax.jit(by_A)(lds.A, potentials), whole, **CLOSE)
+    pair = jax.tree.map(lambda x: jnp.stack([x, x]), potentials)
+    in_batch = jax.jit(jax.vmap(by_A, (None, 0)))(lds.A, pair)
+    np.testing.assert_allclose(in_batch, jnp.stack([whole, whole]), **CLOSE)
+
+
 def test_samples_have_the_moments_of_the_smoother():
     n = 20_000
     lds, potentials = system(), potentials_of()

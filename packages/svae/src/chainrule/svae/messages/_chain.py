@@ -90,7 +90,7 @@ class Scores(NamedTuple):
     """z_{t+1}, S_{t+1} and S_{t+1} A_t P_t|t of the formula in _normaliser.py, for step t, S less z z'."""
 
     z: Float[Array, "*frames dim"]
-    S: Float[Array, "*frames dim dim"]
+    S: Float[Array, "*frames dim dim"] | None
     moved: Float[Array, "*frames dim dim"]
 
 
@@ -251,8 +251,11 @@ def all_gains(filtered: Filtered, A) -> Gains:
     return Gains(*(dense.many(x) for x in gains(F, inverse, A)))
 
 
-def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = False) -> Any:
-    """Smoothed moments of all frames, and the scores of all steps, or None; with scores, cross may be None.
+def backward(
+    filtered: Filtered, steps: Steps, method: str, *, scored: bool = False, of_noise: bool = True
+) -> Any:
+    """Smoothed moments of all frames, and the scores of all steps, or None; with scores, cross may be None,
+    and so may S if they are not wanted of the noise.
 
     Gains of large matrices are made on the way, while what they are made of is at hand; those of small ones
     before, as vectors over all frames.
@@ -263,8 +266,8 @@ def backward(filtered: Filtered, steps: Steps, method: str, *, scored: bool = Fa
 
         def frame(ahead, F, mean, inverse, next_mean, step):
             step_gains = gains(F, inverse, step.A)
-            state = smooth(step_gains, mean, next_mean, ahead, step.Q, crossed=not scored)
-            told = score(step_gains, next_mean, ahead) if scored else None
+            state = smooth(step_gains, mean, next_mean, ahead, step.Q, crossed=not (scored and of_noise))
+            told = score(step_gains, next_mean, ahead, state.cross) if scored else None
             return state._replace(cross=None), (state, told)
 
         return along(frame, end, steps, None, F, mean, next_inverse, next_mean, reverse=True)[1]
@@ -300,10 +303,13 @@ def smooth(gains: Gains, mean, next_mean, ahead: Moments, Q, crossed: bool = Tru
     return Moments(mean, dense.symmetric(P), cross)
 
 
-def score(gains: Gains, next_mean, ahead: Moments) -> Scores:
-    """How log Z changes with what the step predicts."""
+def score(gains: Gains, next_mean, ahead: Moments, cross=None) -> Scores:
+    """How log Z changes with what the step predicts; given cross, with its coefficients and mean only."""
     across = dense.laid_out(dense.transposed(gains.inverse))
     z = dense.apply(across, dense.apply(gains.inverse, dense.minus(ahead.mean, next_mean)))
+    if cross is not None:
+        bent = dense.minus(dense.product(gains.inverse, dense.transposed(cross)), dense.transposed(gains.C))
+        return Scores(z, None, dense.product(across, bent))
     whitened = dense.product(dense.product(gains.inverse, ahead.covariance), across)
     half = dense.product(across, dense.minus_one(whitened))
     return Scores(z, dense.product(half, gains.inverse), dense.product(half, dense.transposed(gains.C)))

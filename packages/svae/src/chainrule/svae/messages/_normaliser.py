@@ -33,10 +33,11 @@ def log_normaliser(m, P, steps: chain.Steps, frames: chain.Frames, method: str) 
 def _pushforward(method, primals, tangents):
     m, P, steps, frames = primals
     filtered = chain.forward(m, P, steps, frames, method)
-    (mean, covariance, _), scores = chain.backward(filtered, steps, method, scored=True)
+    m_dot, P_dot, steps_dot, frames_dot = tangents
+    of_noise = not isinstance(steps_dot.Q, SymbolicZero)
+    (mean, covariance, _), scores = chain.backward(filtered, steps, method, scored=True, of_noise=of_noise)
     z, S = _start_scores(m, P, mean[0], covariance[0])
 
-    m_dot, P_dot, steps_dot, frames_dot = tangents
     last = len(mean) - 1
     terms = [_inner(m_dot, lambda: z), _inner(P_dot, lambda: _with_mean(z, S) / 2)]
     of_A = lambda: scores.z[:, :, None] * mean[:, None, :] + scores.moved
