@@ -196,7 +196,9 @@ def at_full_size(session, package, commands):
     """A package's commands one after another, each in a folder of its own, where it goes on."""
     folder = Path(*session.posargs) if session.posargs else HERE / "runs" / package
     for command in commands:
-        session.run("python", "-m", f"chainrule.{package}", command, "--resume", "--out", folder / command)
+        words = command.split()
+        out = folder / "-".join(word for word in words if not word.startswith("--"))
+        session.run("python", "-m", f"chainrule.{package}", *words, "--resume", "--out", out)
 
 
 # The commands of chainrule.hypergrad, from the shortest on; the one that needs a file of the user's is last.
@@ -226,6 +228,19 @@ def validate_inference(session):
     develop(session, ["inference"], "tests-inference")
     session.run("pytest", "-n", "auto", "tests/inference/validate_calibration.py", env=CACHE)
     at_full_size(session, "inference", INFERENCE_EXPERIMENTS)
+
+
+# The commands of chainrule.svae, from the shortest on.
+SVAE_EXPERIMENTS = "pinwheel", "dots --speed fixed", "ball", "dots"
+
+
+@nox.session(name="validate-svae", python=MAIN)
+def validate_svae(session):
+    """The experiments of svae at full size, one after another: half an hour on two cores; `-- folder`.
+
+    They go on where they were interrupted, in runs/svae if no folder is given."""
+    develop(session, ["svae"])
+    at_full_size(session, "svae", SVAE_EXPERIMENTS)
 
 
 @nox.session(python=MAIN)
