@@ -68,7 +68,8 @@ def repeat(
 
 def about(settings: Any, steps_per_minute: int) -> str:
     """How long it will take."""
-    return f"about {max(1, round(settings.seeds * settings.steps / steps_per_minute))} minutes on two cores"
+    minutes = max(1, round(settings.seeds * settings.steps / steps_per_minute))
+    return f"about {minutes} minute{'s' * (minutes > 1)} on two cores"
 
 
 def table(title: str, found: Iterable[Outcome], measures: Sequence[str], below: str) -> str:
