@@ -6,7 +6,6 @@ One can
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from chainrule.core.experiments.whole_files import read_json_lines
 from chainrule.fingerprints.molecules import FEATURIZER_VERSION, Molecules
 from chainrule.fingerprints.whole_files import write_whole
 
@@ -38,7 +38,7 @@ class Journal:
         if path is None:
             return
         first = json.dumps(dict(identity))
-        lines = _lines(path) if resume and path.exists() else []
+        lines = read_json_lines(path) if resume and path.exists() else []
         if lines and json.dumps(lines[0]) != first:
             raise ValueError(
                 f"{path} holds a run of {json.dumps(lines[0])}, this one is of {first}; give another --out, "
@@ -60,16 +60,3 @@ def digest(molecules: Molecules, targets: Float[np.ndarray, "rows ..."]) -> str:
     content = hashlib.sha256(json.dumps([FEATURIZER_VERSION, *molecules.smiles]).encode())
     content.update(np.ascontiguousarray(targets, np.float64).tobytes())
     return content.hexdigest()[:24]
-
-
-def _lines(path: Path) -> list[Any]:
-    """The objects in a file; a last line that a kill cut off is left out."""
-    found = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines):
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-            continue
-        if number < len(lines) - 1:
-            raise ValueError(f"line {number + 1} of {path} is no JSON; give another --out")
-    return found

@@ -14,7 +14,6 @@ One can
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chainrule.core.experiments.whole_files import write_whole
+from chainrule.core.experiments.whole_files import read_json_lines, write_whole
 
 NAME = "outcomes.jsonl"
 
@@ -54,7 +53,7 @@ class Outcomes:
         self._resume = resume
         self._found: dict[tuple[str, int], Outcome] = {}
         first = json.dumps(dict(identity))
-        lines = _lines(self._file) if resume and self._file.exists() else []
+        lines = read_json_lines(self._file) if resume and self._file.exists() else []
         if lines and json.dumps(lines[0]) != first:
             raise ValueError(
                 f"{self._file} holds outcomes of {json.dumps(lines[0])}, these would be of {first}: give "
@@ -89,16 +88,3 @@ class Outcomes:
         if not self._resume:
             shutil.rmtree(folder, ignore_errors=True)
         return folder
-
-
-def _lines(path: Path) -> list[Any]:
-    """The objects in a file; a last line that a kill cut off is left out."""
-    found = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines):
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-            continue
-        if number < len(lines) - 1:
-            raise ValueError(f"line {number + 1} of {path} is no JSON: give another --out")
-    return found

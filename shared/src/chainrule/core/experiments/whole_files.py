@@ -2,13 +2,16 @@
 
 One can
 - replace a file of text or bytes (`write_whole`),
-- replace a table, given by columns or by rows (`write_columns`, `write_rows`).
+- replace a table, given by columns or by rows (`write_columns`, `write_rows`),
+- read one to which a line was added at a time, but for what a kill cut off (`read_json_lines`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,3 +39,20 @@ def write_rows(path: Path, names: Sequence[str], rows: Iterable[Iterable[Any]]) 
     writer.writerow(names)
     writer.writerows(rows)
     return write_whole(path, text.getvalue())
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The objects in a file of JSON lines; a last line that a kill cut off is left out.
+
+    Raises:
+        ValueError: if another line is no JSON.
+    """
+    found = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+            continue
+        if number < len(lines) - 1:
+            raise ValueError(f"line {number + 1} of {path} is no JSON: give another --out")
+    return found
