@@ -22,6 +22,7 @@ from flax import nnx
 from chainrule.fingerprints import (
     PropertyModel,
     TrainConfig,
+    distinct_environments,
     featurize,
     load,
     train,
@@ -96,8 +97,8 @@ def alternate(steps) -> list[float]:
 def our_step(dataset, rows, hidden, length):
     model = PropertyModel(depth=DEPTH, width=hidden, length=length, hidden=100, rngs=nnx.Rngs(0))
     graphdef, params, frozen = nnx.split(model, nnx.Param, ...)
-    buckets = training_buckets(dataset.molecules, len(rows))
-    batch = jax.device_put(training_batch(dataset.molecules, rows, buckets))
+    table = distinct_environments(dataset.molecules, DEPTH)  # as `train` does
+    batch = jax.device_put(training_batch(table, rows, training_buckets(table, len(rows))))
     targets = jax.device_put(dataset.targets[rows].astype(np.float32))
     numbers = np.float32(4.0), np.float32(1e-3), np.float32(0.0)
     state = [params, _adamw(0.0, 0.0).init(params)]

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
         MoleculeBatch,
         collate,
         prediction_batches,
-        shuffled_rows,
-        training_batch,
-        training_buckets,
     )
     from chainrule.fingerprints.circular import (
         circular_fingerprint,
@@ -39,6 +36,13 @@ if TYPE_CHECKING:
         Dataset,
         load,
         read_csv,
+    )
+    from chainrule.fingerprints.environments import (
+        EnvironmentBatch,
+        EnvironmentBucket,
+        Environments,
+        collate_environments,
+        distinct_environments,
     )
     from chainrule.fingerprints.explain import (
         Contributions,
@@ -134,6 +138,11 @@ if TYPE_CHECKING:
         TrainResult,
         train,
     )
+    from chainrule.fingerprints.training_batches import (
+        shuffled_rows,
+        training_batch,
+        training_buckets,
+    )
     from chainrule.fingerprints.tuning import (
         Trial,
         tune,
@@ -145,9 +154,6 @@ _MODULE = {  # where each public name lives
     "MoleculeBatch": "batches",
     "collate": "batches",
     "prediction_batches": "batches",
-    "shuffled_rows": "batches",
-    "training_batch": "batches",
-    "training_buckets": "batches",
     "circular_fingerprint": "circular",
     "circular_fingerprints": "circular",
     "environment_hashes": "circular",
@@ -160,6 +166,11 @@ _MODULE = {  # where each public name lives
     "Dataset": "datasets",
     "load": "datasets",
     "read_csv": "datasets",
+    "EnvironmentBatch": "environments",
+    "EnvironmentBucket": "environments",
+    "Environments": "environments",
+    "collate_environments": "environments",
+    "distinct_environments": "environments",
     "Contributions": "explain",
     "Feature": "explain",
     "feature_pulls": "explain",
@@ -215,6 +226,9 @@ _MODULE = {  # where each public name lives
     "column_split": "splits",
     "random_splits": "splits",
     "scaffold_split": "splits",
+    "shuffled_rows": "training_batches",
+    "training_batch": "training_batches",
+    "training_buckets": "training_batches",
     "Trial": "tuning",
     "tune": "tuning",
     "TrainResult": "training",

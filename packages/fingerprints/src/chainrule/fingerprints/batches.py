@@ -2,10 +2,8 @@
 
 One can
 - put molecules side by side as one graph, atoms sorted by degree (`collate` -> `MoleculeBatch`),
-- choose shapes that fit a training set (`training_buckets`) or any molecules at all
-  (`PREDICTION_BUCKETS`), and
-- make training batches of shuffled rows (`shuffled_rows`, `training_batch`), whole or in equal parts
-  (`training_parts`), or go through a whole table in order (`prediction_batches`).
+- go through a whole table in order (`prediction_batches`), in shapes that fit any molecules at all
+  (`PREDICTION_BUCKETS`).
 
 Nothing is padded to the largest molecule: atoms of all molecules are concatenated, and each degree's
 group of atoms is padded to a capacity. Sorting by degree turns Algorithm 2's degree-specific weights
@@ -18,7 +16,8 @@ Source: talk, "Neural graph fingerprints" (H_L^N: a weight for each number of ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import reduce
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +39,14 @@ class MorganInputs(NamedTuple):
     bond_bits: UInt32[Arrays, "bonds words"]  # a bit for each bond of a molecule, to make sets of them
 
 
+class Layer(NamedTuple):
+    """What each row of a layer takes in: numbers of rows in the layer before, and of bonds."""
+
+    own: Int[Arrays, " rows"] | None  # where the same atom was; None: in the same row
+    neighbors: tuple[Int[Arrays, "rows_d degree"], ...]  # for degree 0, 1, ..
+    incident: tuple[Int[Arrays, "rows_d degree"], ...]  # likewise: the bonds to these
+
+
 class MoleculeBatch(NamedTuple):
     """A pytree of arrays: some molecules as one graph, rows sorted by degree, capacities filled up.
 
@@ -59,6 +66,14 @@ class MoleculeBatch(NamedTuple):
         """How many molecules fit in: the rows of every result."""
         return self.molecule_mask.shape[0]
 
+    def layers(self, depth: int) -> list[Layer]:
+        """What every layer takes in; here all the same."""
+        return [Layer(None, self.neighbors, self.incident)] * depth
+
+    def total(self, writes: Sequence[Float[Array, "atoms features"]]) -> Float[Array, "molecules features"]:
+        """For every molecule the sum of what its atoms write, in all layers."""
+        return molecule_sum(self, reduce(jnp.add, writes))
+
 
 class Bucket(NamedTuple):
     """The shapes of a batch: what is compiled once for each."""
@@ -67,12 +82,8 @@ class Bucket(NamedTuple):
     bonds: int
     atoms: tuple[int, ...]  # capacity for atoms of degree 0, 1, ..
 
-    def holds(self, size: Bucket) -> bool:
-        return (
-            self.molecules >= size.molecules
-            and self.bonds >= size.bonds
-            and all(have >= need for have, need in zip(self.atoms, size.atoms, strict=True))
-        )
+
+AnyBucket = TypeVar("AnyBucket")  # a tree of capacities
 
 
 def _general_bucket(base: int) -> Bucket:
@@ -110,7 +121,7 @@ def collate(
     per_degree = np.bincount(degree, minlength=DEGREES)
     size = Bucket(len(rows), len(bonds) + 1, tuple(int(c) for c in per_degree))
     bucket = bucket or size
-    if not bucket.holds(size):
+    if not holds(bucket, size):
         raise ValueError(f"{len(rows)} molecules need {size}, which does not fit into {bucket}")
 
     slot = _slots(degree, bucket.atoms)
@@ -179,61 +190,6 @@ def _slots(degree: np.ndarray, capacity: Sequence[int]) -> np.ndarray:
     return slot
 
 
-def training_buckets(molecules: Molecules, batch_size: int) -> tuple[Bucket, ...]:
-    """Three shapes for random batches of a table: nearly all batches, the unlucky ones, and the worst.
-
-    The first holds a batch up to 2 standard deviations above the mean size, the second up to 6, the
-    third the largest `batch_size` rows together: no batch of distinct rows can need a fourth.
-    """
-    sizes = molecules.sizes[molecules.valid]  # no batch has others
-    worst = np.sort(sizes, axis=0)[-batch_size:].sum(axis=0)
-    spread = sizes.std(axis=0) * np.sqrt(batch_size)
-    buckets = []
-    for deviations in (2.0, 6.0, np.inf):
-        need = worst
-        if np.isfinite(deviations):
-            need = np.minimum(worst, sizes.mean(axis=0) * batch_size + deviations * spread)
-        need = [_round_up(int(np.ceil(n))) for n in need]
-        buckets.append(Bucket(batch_size, need[-1] + 1, tuple(need[:-1])))
-    return tuple(dict.fromkeys(buckets))
-
-
-def _round_up(n: int, multiple: int = 16) -> int:
-    return -(-n // multiple) * multiple
-
-
-def shuffled_rows(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Endless batches of rows, all of `batch_size`: every epoch a new order, the last short batch
-    filled from the next epoch. No row is twice in a batch."""
-    rng = np.random.default_rng(seed)
-    batch_size = min(batch_size, len(rows))
-    order = rng.permutation(rows)
-    while True:
-        if len(order) < batch_size:
-            fresh = rng.permutation(rows)
-            fresh = fresh[np.argsort(np.isin(fresh, order), kind="stable")]
-            order = np.concatenate([order, fresh])
-        yield order[:batch_size]
-        order = order[batch_size:]
-
-
-def training_batch(molecules: Molecules, rows: np.ndarray, buckets: Sequence[Bucket]) -> MoleculeBatch:
-    """These rows as a batch in the smallest bucket that holds them."""
-    return training_parts(molecules, np.asarray(rows)[None], buckets, [0])[0]
-
-
-def training_parts(
-    molecules: Molecules,
-    parts: Int[np.ndarray, "parts rows_of_part"],
-    buckets: Sequence[Bucket],
-    wanted: Sequence[int],
-) -> list[MoleculeBatch]:
-    """Some of the parts of a batch, each in the bucket that is the smallest to hold all, wanted or not."""
-    needs = molecules.sizes[parts].sum(axis=1)
-    bucket = _smallest(buckets, _size(parts.shape[1], needs.max(axis=0)))
-    return [collate(molecules, parts[part], bucket) for part in wanted]
-
-
 def prediction_batches(
     molecules: Molecules, buckets: Sequence[Bucket] = PREDICTION_BUCKETS, *, morgan: bool = False
 ) -> Iterator[tuple[np.ndarray, MoleculeBatch]]:
@@ -251,36 +207,47 @@ def prediction_batches(
         rows = np.arange(first, first + n)
         yield (
             rows,
-            collate(molecules, rows, _smallest(buckets, _size(n, sizes[rows].sum(axis=0))), morgan=morgan),
+            collate(molecules, rows, smallest(buckets, size_of(n, sizes[rows].sum(axis=0))), morgan=morgan),
         )
         first += n
 
 
-def _size(n: int, total: Int[np.ndarray, " degrees_plus_1"]) -> Bucket:
+def size_of(n: int, total: Int[np.ndarray, " degrees_plus_1"]) -> Bucket:
     """What n molecules need that have so many atoms and bonds together."""
     return Bucket(n, int(total[-1]) + 1, tuple(int(t) for t in total[:-1]))
 
 
-def _smallest(buckets: Sequence[Bucket], size: Bucket) -> Bucket:
+def smallest(buckets: Sequence[AnyBucket], size: AnyBucket) -> AnyBucket:
+    """The first to hold so much, or the last one doubled until it does."""
     for bucket in buckets:
-        if bucket.holds(size):
+        if holds(bucket, size):
             return bucket
     bucket = buckets[-1]
-    while not bucket.holds(size):
-        bucket = Bucket(2 * bucket.molecules, 2 * bucket.bonds, tuple(2 * a for a in bucket.atoms))
+    while not holds(bucket, size):
+        bucket = jax.tree.map(lambda n: max(1, 2 * n), bucket)
     return bucket
 
 
-def neighbor_sum(
-    batch: MoleculeBatch, rows: Float[Array, "atoms features"]
-) -> Float[Array, "atoms features"]:
-    """For every atom the sum of its neighbours' rows: sum_i r_i of Algorithm 2, line 8."""
-    return jnp.concatenate([rows[index].sum(axis=1) for index in batch.neighbors])
+def holds(bucket: AnyBucket, size: AnyBucket) -> bool:
+    """Whether each capacity suffices."""
+    return jax.tree.all(jax.tree.map(lambda have, need: have >= need, bucket, size))
 
 
-def incident_sum(batch: MoleculeBatch) -> Float[Array, "atoms bond_features"]:
-    """For every atom the sum of the features of its bonds."""
-    return jnp.concatenate([batch.bonds[index].sum(axis=1) for index in batch.incident])
+def own_rows(layer: Layer, rows: Float[Array, "before features"]) -> Float[Array, "rows features"]:
+    """For every row of a layer, what its atom was in the layer before."""
+    return rows if layer.own is None else rows[layer.own]
+
+
+def neighbor_sum(layer: Layer, rows: Float[Array, "before features"]) -> Float[Array, "rows features"]:
+    """For every row of a layer the sum of its neighbours' rows: sum_i r_i of Algorithm 2, line 8."""
+    return jnp.concatenate([rows[index].sum(axis=1) for index in layer.neighbors])
+
+
+def incident_sum(
+    layer: Layer, bonds: Float[Array, "bonds bond_features"]
+) -> Float[Array, "rows bond_features"]:
+    """For every row of a layer the sum of the features of its bonds."""
+    return jnp.concatenate([bonds[index].sum(axis=1) for index in layer.incident])
 
 
 def molecule_sum(

@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from chainrule.fingerprints.batches import MoleculeBatch
+from chainrule.fingerprints.batches import MoleculeBatch, own_rows
+from chainrule.fingerprints.environments import EnvironmentBatch
 
 
 class Linear(NamedTuple):
@@ -57,21 +58,25 @@ class MessageWeights(NamedTuple):
 
 
 def message_layers(
-    weights: MessageWeights, batch: MoleculeBatch, *, activation: Callable[[Array], Array] = jax.nn.relu
+    weights: MessageWeights,
+    batch: MoleculeBatch | EnvironmentBatch,
+    *,
+    activation: Callable[[Array], Array] = jax.nn.relu,
 ) -> list[Float[Array, "atoms width"]]:
     """The normalised features of every atom, before the first layer and after each."""
     dtype = weights.embedding.bias.dtype
     bonds = jnp.asarray(batch.bonds, dtype)
     atoms = activation(weights.embedding(jnp.asarray(batch.atoms, dtype)))
     layers = [normalized(atoms)]
-    for atom, bond_kernel, update in weights.convolutions:
+    surroundings = batch.layers(len(weights.convolutions))
+    for (atom, bond_kernel, update), layer in zip(weights.convolutions, surroundings, strict=True):
         spoken, along = atom(layers[-1]), bonds @ bond_kernel
         messages = [
             activation(spoken[neighbor] + along[bond]).sum(axis=1)
-            for neighbor, bond in zip(batch.neighbors, batch.incident, strict=True)
+            for neighbor, bond in zip(layer.neighbors, layer.incident, strict=True)
         ]
-        own_and_message = jnp.concatenate([layers[-1], jnp.concatenate(messages)], axis=1)
-        atoms = atoms + activation(update(own_and_message))
+        own_and_message = jnp.concatenate([own_rows(layer, layers[-1]), jnp.concatenate(messages)], axis=1)
+        atoms = own_rows(layer, atoms) + activation(update(own_and_message))
         layers.append(normalized(atoms))
     return layers
 

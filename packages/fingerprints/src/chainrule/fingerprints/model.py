@@ -231,6 +231,12 @@ def is_known(model: nnx.Module) -> TypeGuard[Known]:
     return type(model) in get_args(Known)
 
 
+def depth_of(model: nnx.Module) -> int | None:
+    """How many layers the fingerprint of a `PropertyModel` or an ensemble of them has; None for others."""
+    one = model.stacked if type(model) is Ensemble else model
+    return len(one.fingerprint.weights.convolutions) if type(one) is PropertyModel else None
+
+
 def scale_of(model: nnx.Module) -> Scale:
     """The units that a model answers in; none (mean 0, standard deviation 1) for a user's own."""
     if not is_known(model):

@@ -40,16 +40,19 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, Key
 
 from chainrule.fingerprints.batches import (
+    Layer,
     MoleculeBatch,
     incident_sum,
-    molecule_sum,
     neighbor_sum,
+    own_rows,
 )
+from chainrule.fingerprints.environments import EnvironmentBatch
 from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES
 from chainrule.fingerprints.messages import Linear, Message, MessageWeights, message_layers
 
 VARIANTS = ("talk", "original", "messages")
 Activation = Callable[[Array], Array]
+Batch = MoleculeBatch | EnvironmentBatch
 LARGE = 2**21  # numbers in a softmax, beyond which
 BLOCK = 2**17  # so many are made at a time: half a megabyte
 
@@ -70,7 +73,7 @@ class Weights(NamedTuple):
 
 
 def neural_fingerprint(
-    weights: Weights | MessageWeights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+    weights: Weights | MessageWeights, batch: Batch, *, activation: Activation = jax.nn.relu
 ) -> Float[Array, "molecules length"]:
     """The neural fingerprints of a batch of molecules, Algorithm 2.
 
@@ -78,31 +81,33 @@ def neural_fingerprint(
 
     Args:
         weights: of all layers, such as `init_weights` makes.
-        batch: from `collate`.
+        batch: from `collate` or `collate_environments`.
         activation: what follows each linear map; the original's and ours is relu, the smooth step of the
             talk's argument that large random weights make a hash is `jax.numpy.tanh`.
 
     Raises:
-        ValueError: there are neither as many writes as convolutions nor one more.
+        ValueError: there are neither as many writes as convolutions nor one more; or the batch has the
+            environments of another number of layers.
     """
     layers = written_layers(weights, batch, activation=activation)
-    if batch.molecule.shape[0] * weights.writes[0].bias.shape[0] > LARGE:
+    if isinstance(batch, MoleculeBatch) and layers[0].shape[0] * weights.writes[0].bias.shape[0] > LARGE:
         return _sum_by_blocks(weights.writes, layers, batch)
-    return molecule_sum(batch, reduce(jnp.add, _softmaxes(weights.writes, layers)))
+    return batch.total(_softmaxes(weights.writes, layers))
 
 
 def atom_writes(
-    weights: Weights | MessageWeights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+    weights: Weights | MessageWeights, batch: Batch, *, activation: Activation = jax.nn.relu
 ) -> list[Float[Array, "atoms length"]]:
     """What every atom writes to its molecule's fingerprint, one array per written layer.
 
+    Or every environment, if the batch has these.
     The activation of the fragment of radius L around an atom is what the atom writes in layer L.
     """
     return _softmaxes(weights.writes, written_layers(weights, batch, activation=activation))
 
 
 def written_layers(
-    weights: Weights | MessageWeights, batch: MoleculeBatch, *, activation: Activation = jax.nn.relu
+    weights: Weights | MessageWeights, batch: Batch, *, activation: Activation = jax.nn.relu
 ) -> list[Float[Array, "atoms _"]]:
     """The features of every atom in each layer that is written."""
     skipped = len(weights.convolutions) + 1 - len(weights.writes)  # layers that do not write: none, or 0
@@ -119,7 +124,15 @@ def written_layers(
 def _softmaxes(
     writes: Sequence[Linear], layers: Sequence[Float[Array, "atoms _"]]
 ) -> list[Float[Array, "atoms length"]]:
-    return [jax.nn.softmax(write(layer), axis=-1) for layer, write in zip(layers, writes, strict=True)]
+    return [_softmax(write, layer) for layer, write in zip(layers, writes, strict=True)]
+
+
+def _softmax(write: Linear, layer: Float[Array, "atoms _"]) -> Float[Array, "atoms length"]:
+    made = lambda write, layer: jax.nn.softmax(write(layer), axis=-1)
+    # Of many, all that is kept for the derivative is what they were made from: the processor is faster
+    # in making them again than in reading them.
+    many = layer.shape[0] * write.bias.shape[0] > LARGE
+    return (jax.checkpoint(made) if many else made)(write, layer)
 
 
 def _sum_by_blocks(
@@ -154,38 +167,39 @@ def _sum_by_blocks(
 
 
 def convolutions(
-    weights: Weights, batch: MoleculeBatch, activation: Activation = jax.nn.relu
+    weights: Weights, batch: Batch, activation: Activation = jax.nn.relu
 ) -> list[Float[Array, "atoms _"]]:
     """The features of every atom, before the first layer and after each."""
     dtype = weights.writes[0].bias.dtype if weights.writes else jnp.float32
     layers = [jnp.asarray(batch.atoms, dtype)]
-    bonds = incident_sum(batch).astype(dtype)
-    for convolution in weights.convolutions:
-        layers.append(convolve(convolution, batch, layers[-1], bonds, activation))
+    bonds = jnp.asarray(batch.bonds, dtype)
+    surroundings = batch.layers(len(weights.convolutions))
+    for convolution, layer in zip(weights.convolutions, surroundings, strict=True):
+        layers.append(convolve(convolution, layer, layers[-1], bonds, activation))
     return layers
 
 
 def convolve(
     convolution: Convolution,
-    batch: MoleculeBatch,
-    atoms: Float[Array, "atoms features_in"],
-    bonds: Float[Array, "atoms bond_features"],
+    layer: Layer,
+    atoms: Float[Array, "before features_in"],
+    bonds: Float[Array, "bonds bond_features"],
     activation: Activation = jax.nn.relu,
 ) -> Float[Array, "atoms features"]:
     """Lines 7 to 9 of Algorithm 2: every atom takes in its neighbours."""
     self_kernel, degree_kernels, bias = convolution
-    around = neighbor_sum(batch, atoms)
+    own, around = own_rows(layer, atoms), neighbor_sum(layer, atoms)
     if self_kernel is None:
-        around = atoms + around
-    inputs = jnp.concatenate([around, bonds], axis=1)
+        around = own + around
+    inputs = jnp.concatenate([around, incident_sum(layer, bonds)], axis=1)
     outputs, start = [], 0
-    for degree, index in enumerate(batch.neighbors):  # atoms are sorted by degree
+    for degree, index in enumerate(layer.neighbors):  # atoms are sorted by degree
         stop = start + index.shape[0]
         outputs.append(inputs[start:stop] @ degree_kernels[degree])
         start = stop
     summed = jnp.concatenate(outputs) + bias[None]
     if self_kernel is not None:
-        summed = summed + atoms @ self_kernel
+        summed = summed + own @ self_kernel
     return activation(summed)
 
 
@@ -320,5 +334,5 @@ class NeuralFingerprint(nnx.Module):
         """The weights as plain arrays, for the pure functions of this module."""
         return jax.tree.map(lambda param: param[...], self.params, is_leaf=lambda p: isinstance(p, nnx.Param))
 
-    def __call__(self, batch: MoleculeBatch) -> Float[Array, "molecules length"]:
+    def __call__(self, batch: Batch) -> Float[Array, "molecules length"]:
         return neural_fingerprint(self.weights, batch)

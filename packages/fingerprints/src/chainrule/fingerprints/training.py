@@ -22,12 +22,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from chainrule.fingerprints.batches import (
-    prediction_batches,
-    shuffled_rows,
-    training_buckets,
-    training_parts,
-)
+from chainrule.fingerprints.batches import prediction_batches
 from chainrule.fingerprints.checkpoint import RunFolder
 from chainrule.fingerprints.configs import TrainConfig
 from chainrule.fingerprints.data_parallel import (
@@ -42,11 +37,13 @@ from chainrule.fingerprints.data_parallel import (
     replicate,
     shares,
 )
-from chainrule.fingerprints.model import Scale, is_known, rescale, scale_of, set_scale
+from chainrule.fingerprints.environments import distinct_environments
+from chainrule.fingerprints.model import Scale, depth_of, is_known, rescale, scale_of, set_scale
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.objective import ERRORS, error, loss
 from chainrule.fingerprints.prediction import Inputs, apply, forward
 from chainrule.fingerprints.rows import as_rows
+from chainrule.fingerprints.training_batches import shuffled_rows, training_buckets, training_parts
 
 Metrics = dict[str, int | float]  # step, and for a regression train_mse, validation_mse
 LOST = 1e-3  # of the targets' spread: a rounding that would show in a small error
@@ -159,7 +156,7 @@ def train(
     folder.start(state.history)
 
     check_agreement(mesh, config=asdict(config), weights=params, data=_arrays(data))
-    to_batch = _batcher(inputs, min(config.batch_size, len(train_rows)), mesh)
+    to_batch = _batcher(model, inputs, min(config.batch_size, len(train_rows)), mesh)
     state.params, state.optimizer, state.best = replicate(state.arrays(), mesh)
     frozen = replicate(frozen, mesh)
     own = partial(local, mesh=mesh)
@@ -287,12 +284,17 @@ def _train_step(
     return optax.apply_updates(params, update), optimizer, now
 
 
-def _batcher(inputs: Inputs, batch_size: int, mesh: Mesh | None) -> Callable:
-    """From rows to what the model takes; always full batches, so nothing is masked."""
+def _batcher(model: nnx.Module, inputs: Inputs, batch_size: int, mesh: Mesh | None) -> Callable:
+    """From rows to what the model takes; always full batches, so nothing is masked.
+
+    This package's own models get distinct environments, a user's own may look at the atoms.
+    """
     parts, own = shares(np.arange(batch_size), mesh), own_shares(mesh)
     if isinstance(inputs, Molecules):
-        buckets = training_buckets(inputs, parts.shape[1])
-        to_parts = lambda rows: training_parts(inputs, rows, buckets, own)
+        depth = depth_of(model)
+        table = inputs if depth is None else distinct_environments(inputs, depth)
+        buckets = training_buckets(table, parts.shape[1])
+        to_parts = lambda rows: training_parts(table, rows, buckets, own)
     else:
         to_parts = lambda rows: list(inputs[rows[own]])
     return lambda rows: place_parts(to_parts(shares(rows, mesh)), mesh)

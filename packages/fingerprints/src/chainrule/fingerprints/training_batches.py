@@ -1,0 +1,91 @@
+"""Batches to train on: shuffled rows of a table, whole or in equal parts, in at most three shapes.
+
+One can
+- shuffle rows (`shuffled_rows`),
+- choose shapes that fit random batches of a table (`training_buckets`), and
+- make a batch of some rows in one of these (`training_batch`), or parts of one (`training_parts`).
+
+The table is one of molecules, or of their distinct environments (`environments`), of which the batches are
+smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from chainrule.fingerprints.batches import Bucket, MoleculeBatch, collate, size_of, smallest
+from chainrule.fingerprints.environments import (
+    EnvironmentBatch,
+    EnvironmentBucket,
+    Environments,
+    collate_environments,
+)
+from chainrule.fingerprints.molecules import Molecules
+
+Table = Molecules | Environments
+SAMPLES = 64  # random batches, whose sizes tell the usual one
+
+
+def shuffled_rows(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of rows, all of `batch_size`: every epoch a new order, the last short batch
+    filled from the next epoch. No row is twice in a batch."""
+    rng = np.random.default_rng(seed)
+    batch_size = min(batch_size, len(rows))
+    order = rng.permutation(rows)
+    while True:
+        if len(order) < batch_size:
+            fresh = rng.permutation(rows)
+            fresh = fresh[np.argsort(np.isin(fresh, order), kind="stable")]
+            order = np.concatenate([order, fresh])
+        yield order[:batch_size]
+        order = order[batch_size:]
+
+
+def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | EnvironmentBucket, ...]:
+    """Three shapes for random batches of a table: nearly all batches, the unlucky ones, and the worst.
+
+    The first holds a batch up to 2 standard deviations above the mean size, the second up to 6, the
+    third the largest `batch_size` rows together: no batch of distinct rows can need a fourth.
+    """
+    valid = np.flatnonzero(table.valid)  # no batch has others
+    worst = np.sort(table.sizes[valid], axis=0)[-batch_size:].sum(axis=0)
+    worst = np.minimum(worst, table.needs(valid))
+    draw, n = np.random.default_rng(0), min(batch_size, len(valid))
+    samples = [table.needs(draw.choice(valid, n, replace=False)) for _ in range(SAMPLES)]
+    mean, deviation = np.mean(samples, axis=0), np.std(samples, axis=0)
+    usual = [np.ceil(np.minimum(worst, mean + k * deviation)).astype(int) for k in (2, 6)]
+    needs = [_round_up(need, multiple=8) for need in (*usual, worst)]
+    return tuple(dict.fromkeys(_bucket(table, batch_size, need) for need in needs))
+
+
+def training_batch(
+    table: Table, rows: np.ndarray, buckets: Sequence[Bucket | EnvironmentBucket]
+) -> MoleculeBatch | EnvironmentBatch:
+    """These rows as a batch in the smallest bucket that holds them."""
+    return training_parts(table, np.asarray(rows)[None], buckets, [0])[0]
+
+
+def training_parts(
+    table: Table,
+    parts: Int[np.ndarray, "parts rows_of_part"],
+    buckets: Sequence[Bucket | EnvironmentBucket],
+    wanted: Sequence[int],
+) -> list[MoleculeBatch | EnvironmentBatch]:
+    """Some of the parts of a batch, each in the bucket that is the smallest to hold all, wanted or not."""
+    needs = np.max([table.needs(part) for part in parts], axis=0)
+    bucket = smallest(buckets, _bucket(table, parts.shape[1], needs))
+    if isinstance(table, Molecules):
+        return [collate(table, parts[part], bucket) for part in wanted]
+    return [collate_environments(table, parts[part], bucket) for part in wanted]
+
+
+def _bucket(table: Table, n: int, needs: Int[np.ndarray, " sizes"]) -> Bucket | EnvironmentBucket:
+    """The shape of n rows that need this much."""
+    return size_of(n, needs) if isinstance(table, Molecules) else table.bucket(n, needs)
+
+
+def _round_up(n: Int[np.ndarray, " sizes"], multiple: int) -> Int[np.ndarray, " sizes"]:
+    return -(-n // multiple) * multiple
