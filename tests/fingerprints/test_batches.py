@@ -27,8 +27,9 @@ def shape(batch):
 def test_sums_over_neighbours_bonds_and_molecules_are_those_of_the_table(table, bucket):
     rows = np.array([5, 0, 12, 7, 8])
     batch = collate(table, rows, bucket)
-    sums = np.asarray(neighbor_sum(batch, jnp.asarray(batch.atoms)))
-    bond_sums = np.asarray(incident_sum(batch))
+    (layer,) = batch.layers(1)
+    sums = np.asarray(neighbor_sum(layer, jnp.asarray(batch.atoms)))
+    bond_sums = np.asarray(incident_sum(layer, jnp.asarray(batch.bonds)))
     slots = atom_slots(table, rows, batch)
     atoms = np.concatenate([np.arange(table.atom_offsets[r], table.atom_offsets[r + 1]) for r in rows])
     neighbors, incident = table.adjacency

@@ -240,14 +240,24 @@ def own_rows(layer: Layer, rows: Float[Array, "before features"]) -> Float[Array
 
 def neighbor_sum(layer: Layer, rows: Float[Array, "before features"]) -> Float[Array, "rows features"]:
     """For every row of a layer the sum of its neighbours' rows: sum_i r_i of Algorithm 2, line 8."""
-    return jnp.concatenate([rows[index].sum(axis=1) for index in layer.neighbors])
+    return _sum_of(layer.neighbors, rows)
 
 
 def incident_sum(
     layer: Layer, bonds: Float[Array, "bonds bond_features"]
 ) -> Float[Array, "rows bond_features"]:
     """For every row of a layer the sum of the features of its bonds."""
-    return jnp.concatenate([bonds[index].sum(axis=1) for index in layer.incident])
+    return _sum_of(layer.incident, bonds)
+
+
+def _sum_of(
+    index: Sequence[Int[Arrays, "_ _"]], of: Float[Array, "before features"]
+) -> Float[Array, "rows features"]:
+    """All at once; a sum for each degree by itself has a derivative that takes twice as long."""
+    counts = [degree for degree, own in enumerate(index) for _ in range(own.shape[0])]
+    into = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    terms = of[jnp.concatenate([own.ravel() for own in index])]
+    return jax.ops.segment_sum(terms, into, num_segments=len(counts), indices_are_sorted=True)
 
 
 def molecule_sum(

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from chainrule.fingerprints.batches import Arrays, Layer, holds
+from chainrule.fingerprints.batches import Arrays, Layer, MoleculeBatch, holds
 from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.rows import as_rows, gather_ranges
@@ -97,9 +97,7 @@ class EnvironmentBatch:
             )
         return layers
 
-    def total(
-        self, writes: Sequence[Float[Array, "environments features"]]
-    ) -> Float[Array, "molecules features"]:
+    def total(self, writes: Sequence[Float[Array, "_ features"]]) -> Float[Array, "molecules features"]:
         """For every molecule the sum of what its atoms' environments write, in the last few layers or all.
 
         An environment passes on to those that it is the inner part of: at the end of the layers each has the
@@ -112,6 +110,9 @@ class EnvironmentBatch:
             summed = written + summed[layer.own]
         occurring = summed[self.occurrences[:, WHICH]] * self.occurrences[:, COUNT, None].astype(summed.dtype)
         return jax.ops.segment_sum(occurring, self.occurrences[:, MOLECULE], num_segments=self.n_molecules)
+
+
+Batch = MoleculeBatch | EnvironmentBatch  # what a network takes
 
 
 @dataclass(frozen=True)

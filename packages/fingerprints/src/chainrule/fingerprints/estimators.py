@@ -22,9 +22,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from chainrule.fingerprints.batches import MoleculeBatch
 from chainrule.fingerprints.circular import Rule, circular_fingerprints
 from chainrule.fingerprints.configs import CHOSEN_MODEL, CHOSEN_TRAINING, Kind, ModelConfig, TrainConfig
+from chainrule.fingerprints.environments import Batch
 from chainrule.fingerprints.fitting import Fitted, fit
 from chainrule.fingerprints.model import PropertyModel
 from chainrule.fingerprints.molecules import Molecules, featurize
@@ -341,7 +341,7 @@ class CircularFingerprintTransformer(_Features, _OfSmiles):
 class _Tanh(NeuralFingerprint):
     """With the activation of the talk's argument that large random weights make a hash."""
 
-    def __call__(self, batch: MoleculeBatch) -> Float[Array, "molecules length"]:
+    def __call__(self, batch: Batch) -> Float[Array, "molecules length"]:
         return neural_fingerprint(self.weights, batch, activation=jnp.tanh)
 
 

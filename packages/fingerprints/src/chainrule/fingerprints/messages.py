@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from chainrule.fingerprints.batches import MoleculeBatch, own_rows
-from chainrule.fingerprints.environments import EnvironmentBatch
+from chainrule.fingerprints.batches import own_rows
+from chainrule.fingerprints.environments import Batch
 
 
 class Linear(NamedTuple):
@@ -58,11 +58,8 @@ class MessageWeights(NamedTuple):
 
 
 def message_layers(
-    weights: MessageWeights,
-    batch: MoleculeBatch | EnvironmentBatch,
-    *,
-    activation: Callable[[Array], Array] = jax.nn.relu,
-) -> list[Float[Array, "atoms width"]]:
+    weights: MessageWeights, batch: Batch, *, activation: Callable[[Array], Array] = jax.nn.relu
+) -> list[Float[Array, "_ width"]]:
     """The normalised features of every atom, before the first layer and after each."""
     dtype = weights.embedding.bias.dtype
     bonds = jnp.asarray(batch.bonds, dtype)

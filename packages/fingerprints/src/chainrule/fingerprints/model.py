@@ -21,8 +21,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from chainrule.fingerprints.batches import MoleculeBatch
 from chainrule.fingerprints.configs import ModelConfig, Task, Variant
+from chainrule.fingerprints.environments import Batch
 from chainrule.fingerprints.neural import NeuralFingerprint
 from chainrule.fingerprints.objective import OUTPUTS, check_task
 
@@ -148,11 +148,11 @@ class PropertyModel(nnx.Module):
     def task(self) -> str:
         return self.head.task
 
-    def raw(self, batch: MoleculeBatch) -> Float[Array, "molecules ..."]:
+    def raw(self, batch: Batch) -> Float[Array, "molecules ..."]:
         """As of `Head`."""
         return self.head.raw(self.fingerprint(batch))
 
-    def __call__(self, batch: MoleculeBatch) -> Float[Array, "molecules ..."]:
+    def __call__(self, batch: Batch) -> Float[Array, "molecules ..."]:
         return self.head.answer(self.raw(batch))
 
 

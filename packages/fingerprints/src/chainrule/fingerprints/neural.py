@@ -46,13 +46,12 @@ from chainrule.fingerprints.batches import (
     neighbor_sum,
     own_rows,
 )
-from chainrule.fingerprints.environments import EnvironmentBatch
+from chainrule.fingerprints.environments import Batch
 from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES
 from chainrule.fingerprints.messages import Linear, Message, MessageWeights, message_layers
 
 VARIANTS = ("talk", "original", "messages")
 Activation = Callable[[Array], Array]
-Batch = MoleculeBatch | EnvironmentBatch
 LARGE = 2**21  # numbers in a softmax, beyond which
 BLOCK = 2**17  # so many are made at a time: half a megabyte
 
@@ -97,7 +96,7 @@ def neural_fingerprint(
 
 def atom_writes(
     weights: Weights | MessageWeights, batch: Batch, *, activation: Activation = jax.nn.relu
-) -> list[Float[Array, "atoms length"]]:
+) -> list[Float[Array, "_ length"]]:
     """What every atom writes to its molecule's fingerprint, one array per written layer.
 
     Or every environment, if the batch has these.
@@ -108,7 +107,7 @@ def atom_writes(
 
 def written_layers(
     weights: Weights | MessageWeights, batch: Batch, *, activation: Activation = jax.nn.relu
-) -> list[Float[Array, "atoms _"]]:
+) -> list[Float[Array, "_ _"]]:
     """The features of every atom in each layer that is written."""
     skipped = len(weights.convolutions) + 1 - len(weights.writes)  # layers that do not write: none, or 0
     if skipped not in (0, 1):
@@ -122,8 +121,8 @@ def written_layers(
 
 
 def _softmaxes(
-    writes: Sequence[Linear], layers: Sequence[Float[Array, "atoms _"]]
-) -> list[Float[Array, "atoms length"]]:
+    writes: Sequence[Linear], layers: Sequence[Float[Array, "_ _"]]
+) -> list[Float[Array, "_ length"]]:
     return [_softmax(write, layer) for layer, write in zip(layers, writes, strict=True)]
 
 
@@ -136,7 +135,7 @@ def _softmax(write: Linear, layer: Float[Array, "atoms _"]) -> Float[Array, "ato
 
 
 def _sum_by_blocks(
-    writes: Sequence[Linear], layers: Sequence[Float[Array, "atoms _"]], batch: MoleculeBatch
+    writes: Sequence[Linear], layers: Sequence[Float[Array, "_ _"]], batch: MoleculeBatch
 ) -> Float[Array, "molecules length"]:
     """What all atoms write, some of them at a time, and computed again for the derivative.
 
@@ -168,7 +167,7 @@ def _sum_by_blocks(
 
 def convolutions(
     weights: Weights, batch: Batch, activation: Activation = jax.nn.relu
-) -> list[Float[Array, "atoms _"]]:
+) -> list[Float[Array, "_ _"]]:
     """The features of every atom, before the first layer and after each."""
     dtype = weights.writes[0].bias.dtype if weights.writes else jnp.float32
     layers = [jnp.asarray(batch.atoms, dtype)]
@@ -192,12 +191,10 @@ def convolve(
     if self_kernel is None:
         around = own + around
     inputs = jnp.concatenate([around, incident_sum(layer, bonds)], axis=1)
-    outputs, start = [], 0
-    for degree, index in enumerate(layer.neighbors):  # atoms are sorted by degree
-        stop = start + index.shape[0]
-        outputs.append(inputs[start:stop] @ degree_kernels[degree])
-        start = stop
-    summed = jnp.concatenate(outputs) + bias[None]
+    ends = list(accumulate(index.shape[0] for index in layer.neighbors))  # atoms are sorted by degree
+    # Split, not sliced, of which the derivative would be a sum of arrays that are mostly zero.
+    per_degree = zip(jnp.split(inputs, ends[:-1]), jnp.split(degree_kernels, DEGREES), strict=True)
+    summed = jnp.concatenate([rows @ kernel[0] for rows, kernel in per_degree]) + bias[None]
     if self_kernel is not None:
         summed = summed + own @ self_kernel
     return activation(summed)

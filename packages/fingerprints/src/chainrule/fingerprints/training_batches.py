@@ -47,7 +47,7 @@ def shuffled_rows(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.n
 def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | EnvironmentBucket, ...]:
     """Three shapes for random batches of a table: nearly all batches, the unlucky ones, and the worst.
 
-    The first holds a batch up to 2 standard deviations above the mean size, the second up to 6, the
+    The first holds a batch up to 1.5 standard deviations above the mean size, the second up to 3.5, the
     third the largest `batch_size` rows together: no batch of distinct rows can need a fourth.
     """
     valid = np.flatnonzero(table.valid)  # no batch has others
@@ -56,7 +56,7 @@ def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | Environmen
     draw, n = np.random.default_rng(0), min(batch_size, len(valid))
     samples = [table.needs(draw.choice(valid, n, replace=False)) for _ in range(SAMPLES)]
     mean, deviation = np.mean(samples, axis=0), np.std(samples, axis=0)
-    usual = [np.ceil(np.minimum(worst, mean + k * deviation)).astype(int) for k in (2, 6)]
+    usual = [np.ceil(np.minimum(worst, mean + k * deviation)).astype(int) for k in (1.5, 3.5)]
     needs = [_round_up(need, multiple=8) for need in (*usual, worst)]
     return tuple(dict.fromkeys(_bucket(table, batch_size, need) for need in needs))
 
