@@ -11,7 +11,7 @@ smaller.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -77,9 +77,8 @@ def training_parts(
     """Some of the parts of a batch, each in the bucket that is the smallest to hold all, wanted or not."""
     needs = np.max([table.needs(part) for part in parts], axis=0)
     bucket = smallest(buckets, _bucket(table, parts.shape[1], needs))
-    if isinstance(table, Molecules):
-        return [collate(table, parts[part], bucket) for part in wanted]
-    return [collate_environments(table, parts[part], bucket) for part in wanted]
+    make: Callable = collate if isinstance(table, Molecules) else collate_environments
+    return [make(table, parts[part], bucket) for part in wanted]
 
 
 def _bucket(table: Table, n: int, needs: Int[np.ndarray, " sizes"]) -> Bucket | EnvironmentBucket:
