@@ -262,8 +262,7 @@ def collate_environments(
     row = np.zeros(len(table.index), np.int32)  # in its layer, of every environment that is there
     row[: len(table.atoms)] = np.arange(len(table.atoms))
     row[environments] = place - start
-    index = np.zeros((per_layer.sum(), 1 + 2 * MAX_DEGREE), np.int32)
-    index[:, INCIDENT] = len(table.bonds) - 1
+    index = np.zeros((per_layer.sum(), 1 + 2 * MAX_DEGREE), np.int32)  # padding takes in whatever comes first
     own = table.index[environments]
     own[:, : INCIDENT.start] = row[own[:, : INCIDENT.start]]
     index[place] = own
