@@ -115,6 +115,15 @@ class EnvironmentBatch:
 Batch = MoleculeBatch | EnvironmentBatch  # what a network takes
 
 
+class Occurring(NamedTuple):
+    """What some rows of a table have."""
+
+    rows: Int[np.ndarray, " rows"]
+    where: Int[np.ndarray, " occurrences"]  # among the table's
+    environments: Int[np.ndarray, " environments"]  # of all layers after 0, ascending
+    needs: Int[np.ndarray, " sizes"]  # environments of each layer and degree; last, occurrences
+
+
 @dataclass(frozen=True)
 class Environments:
     """All that the atoms of a table are surrounded by, up to some number of bonds, each thing once.
@@ -139,25 +148,20 @@ class Environments:
         """The number of layers."""
         return len(self.first) // DEGREES
 
-    def occurring(
-        self, rows: Int[np.ndarray, " some"]
-    ) -> tuple[Int[np.ndarray, " occurrences"], Int[np.ndarray, " environments"]]:
-        """Which occurrences these rows have, and their environments of all layers after 0, ascending."""
+    def occurring(self, rows: Int[np.ndarray, " some"]) -> Occurring:
+        """What these rows have together."""
         where, _ = gather_ranges(self.offsets, rows)
         layers = [np.unique(self.occurrences[where, WHICH])]
         for _ in range(self.depth):
             inner = self.index[layers[0], OWN]
             layers.insert(0, inner[np.diff(inner, prepend=-1) > 0])
-        return where, np.concatenate([self.first[:0], *layers[1:]])
-
-    def count(self, environments: Int[np.ndarray, " ascending"]) -> Int[np.ndarray, " layers_times_degrees"]:
-        """How many of these are of each layer and degree."""
-        return np.diff(np.searchsorted(environments, self.first))
+        environments = np.concatenate([self.first[:0], *layers[1:]])
+        counts = np.diff(np.searchsorted(environments, self.first))
+        return Occurring(rows, where, environments, np.append(counts, len(where)))
 
     def needs(self, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " sizes"]:
         """How many environments of each layer and degree these rows have together; last, occurrences."""
-        where, environments = self.occurring(rows)
-        return np.append(self.count(environments), len(where))
+        return self.occurring(rows).needs
 
     @cached_property
     def sizes(self) -> Int[np.ndarray, "rows sizes"]:
@@ -246,10 +250,15 @@ def collate_environments(
         >>> NeuralFingerprint(depth=2, length=16, rngs=nnx.Rngs(0))(batch).shape
         (2, 16)
     """
-    rows = as_rows(rows, len(table))
-    where, environments = table.occurring(rows)
-    counts = table.count(environments)
-    size = table.bucket(len(rows), np.append(counts, len(where)))
+    return filled(table, table.occurring(as_rows(rows, len(table))), bucket)
+
+
+def filled(
+    table: Environments, occurring: Occurring, bucket: EnvironmentBucket | None = None
+) -> EnvironmentBatch:
+    """What occurs in some rows as one batch, see `collate_environments`."""
+    rows, where, environments, needs = occurring
+    size, counts = table.bucket(len(rows), needs), needs[:-1]
     bucket = bucket or size
     if len(bucket.layers) != table.depth or not holds(bucket, size):
         raise ValueError(f"{len(rows)} molecules need {size}, which does not fit into {bucket}")

@@ -11,7 +11,8 @@ smaller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -21,7 +22,7 @@ from chainrule.fingerprints.environments import (
     EnvironmentBatch,
     EnvironmentBucket,
     Environments,
-    collate_environments,
+    filled,
 )
 from chainrule.fingerprints.molecules import Molecules
 
@@ -47,7 +48,7 @@ def shuffled_rows(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.n
 def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | EnvironmentBucket, ...]:
     """Three shapes for random batches of a table: nearly all batches, the unlucky ones, and the worst.
 
-    The first holds a batch up to 1.5 standard deviations above the mean size, the second up to 3.5, the
+    The first holds a batch up to 1.5 standard deviations above the mean size, the second up to 5, the
     third the largest `batch_size` rows together: no batch of distinct rows can need a fourth.
     """
     valid = np.flatnonzero(table.valid)  # no batch has others
@@ -56,7 +57,7 @@ def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | Environmen
     draw, n = np.random.default_rng(0), min(batch_size, len(valid))
     samples = [table.needs(draw.choice(valid, n, replace=False)) for _ in range(SAMPLES)]
     mean, deviation = np.mean(samples, axis=0), np.std(samples, axis=0)
-    usual = [np.ceil(np.minimum(worst, mean + k * deviation)).astype(int) for k in (1.5, 3.5)]
+    usual = [np.ceil(np.minimum(worst, mean + k * deviation)).astype(int) for k in (1.5, 5)]
     needs = [_round_up(need, multiple=8) for need in (*usual, worst)]
     return tuple(dict.fromkeys(_bucket(table, batch_size, need) for need in needs))
 
@@ -71,14 +72,18 @@ def training_batch(
 def training_parts(
     table: Table,
     parts: Int[np.ndarray, "parts rows_of_part"],
-    buckets: Sequence[Bucket | EnvironmentBucket],
+    buckets: Sequence[Any],  # of the table's kind
     wanted: Sequence[int],
 ) -> list[MoleculeBatch | EnvironmentBatch]:
     """Some of the parts of a batch, each in the bucket that is the smallest to hold all, wanted or not."""
-    needs = np.max([table.needs(part) for part in parts], axis=0)
+    if isinstance(table, Molecules):
+        needs = np.max([table.needs(part) for part in parts], axis=0)
+        bucket = smallest(buckets, _bucket(table, parts.shape[1], needs))
+        return [collate(table, parts[part], bucket) for part in wanted]
+    occurring = [table.occurring(part) for part in parts]
+    needs = np.max([own.needs for own in occurring], axis=0)
     bucket = smallest(buckets, _bucket(table, parts.shape[1], needs))
-    make: Callable = collate if isinstance(table, Molecules) else collate_environments
-    return [make(table, parts[part], bucket) for part in wanted]
+    return [filled(table, occurring[part], bucket) for part in wanted]
 
 
 def _bucket(table: Table, n: int, needs: Int[np.ndarray, " sizes"]) -> Bucket | EnvironmentBucket:
