@@ -86,8 +86,8 @@ def training_parts(
     return [filled(table, occurring[part], bucket) for part in wanted]
 
 
-def _bucket(table: Table, n: int, needs: Int[np.ndarray, " sizes"]) -> Bucket | EnvironmentBucket:
-    """The shape of n rows that need this much."""
+def _bucket(table: Table, n: int, needs: Int[np.ndarray, " sizes"]) -> Any:
+    """The shape, of the table's kind, of n rows that need this much."""
     return size_of(n, needs) if isinstance(table, Molecules) else table.bucket(n, needs)
 
 
