@@ -254,7 +254,7 @@ def _sum_of(
     index: Sequence[Int[Arrays, "_ _"]], of: Float[Array, "before features"]
 ) -> Float[Array, "rows features"]:
     """All at once; a sum for each degree by itself has a derivative that takes twice as long."""
-    counts = [degree for degree, own in enumerate(index) for _ in range(own.shape[0])]
+    counts = np.repeat(np.arange(len(index)), [own.shape[0] for own in index])
     into = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     terms = of[jnp.concatenate([own.ravel() for own in index])]
     return jax.ops.segment_sum(terms, into, num_segments=len(counts), indices_are_sorted=True)
