@@ -235,9 +235,9 @@ def test_a_table_whose_process_dies_says_so_in_one_line(small_table, capsys, mon
 
 
 def test_the_minutes_are_those_of_the_processes_that_have_a_core():
-    """The whole table took 1390 s in two processes on two cores."""
+    """The whole table took 770 s in two processes on two cores."""
     about = partial(minutes, PUBLISHED, TALK_METHODS, shipped_settings(), 5, None, 0)
-    assert about(workers(2, cores=2)) == pytest.approx(1390 / 60, rel=0.1)
+    assert about(workers(2, cores=2)) == pytest.approx(770 / 60, rel=0.1)
     assert about(workers(1, cores=2)) == 2 * about(workers(2, cores=2))
     assert about(workers(8, cores=2)) == about(workers(2, cores=2)) == 2 * about(workers(8, cores=4))
 
