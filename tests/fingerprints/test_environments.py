@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 
 from chainrule.fingerprints import (
+    Bucket,
     Ensemble,
     EnvironmentBucket,
+    NeuralFingerprint,
     PropertyModel,
     TrainConfig,
     collate,
@@ -81,6 +83,7 @@ def test_padding_does_not_matter(table, environments, variant):
     loose = EnvironmentBucket(7, 90, ((8, 50, 60, 40, 9, 3),) * DEPTH)
     padded = collate_environments(environments, rows, loose)
     assert padded.index.shape == (DEPTH * 170, 11) and padded.n_molecules == 7
+    assert padded.molecule_mask.tolist() == [1, 1, 1, 0, 0, 0, 0]
     weights = random_weights(variant, np.float64)
     assert_same(padded, exact, weights, 3, 1e-12)
     assert not np.asarray(neural_fingerprint(weights, padded))[3:].any()
@@ -110,7 +113,7 @@ def test_as_many_as_an_independent_hash_tells_apart(table):
 def test_each_layer_has_what_one_counts_by_hand():
     """Octane: CH3 and CH2; beside each a CH3 or not; and so on to the middle. Benzene has one of all."""
     table = distinct_environments(featurize(["CCCCCCCC", "c1ccccc1"]), 4)
-    count = lambda rows: table.needs(np.array(rows))[:-1].reshape(4, 6).sum(axis=1).tolist()
+    count = lambda rows: table.needs(rows)[:-1].reshape(4, 6).sum(axis=1).tolist()
     assert count([0]) == [3, 4, 4, 4]
     assert count([1]) == [1, 1, 1, 1]
     assert count([0, 1, 0]) == [4, 5, 5, 5]
@@ -121,7 +124,7 @@ def test_each_layer_has_what_one_counts_by_hand():
 def test_bonds_tell_apart_what_atoms_do_not():
     """Naphthalene's and a chain's carbons may have like neighbours; a double bond is no single one."""
     table = distinct_environments(featurize(["C=C", "CC", "C=CC=C"]), 1)
-    alone = [table.needs(np.array([row]))[:-1].sum() for row in range(3)]
+    alone = [table.needs([row])[:-1].sum() for row in range(3)]
     assert alone == [1, 1, 2]
     assert table.needs(np.arange(3))[:-1].sum() == 4  # the ends of butadiene have a CH beside them
 
@@ -133,7 +136,10 @@ def test_rows_without_atoms_and_no_rows_at_all():
     fingerprints = neural_fingerprint(weights, collate_environments(environments, [1, 0, 2]))
     np.testing.assert_allclose(fingerprints.sum(axis=1), [0, 8, 4])
     assert neural_fingerprint(weights, collate_environments(environments, [])).shape == (0, 9)
-    assert distinct_environments(featurize([]), DEPTH).needs(np.zeros(0, int)).sum() == 0
+    assert distinct_environments(featurize([]), DEPTH).needs([]).sum() == 0
+    nothing = distinct_environments(featurize(["bad"]), DEPTH)
+    padded = collate_environments(nothing, [0], EnvironmentBucket(2, 8, ((8,) * 6,) * DEPTH))
+    assert not np.asarray(neural_fingerprint(weights, padded)).any()
 
 
 def test_no_layers_leave_the_atoms_themselves(table):
@@ -148,8 +154,13 @@ def test_what_does_not_fit_is_an_error_that_says_so(environments):
         neural_fingerprint(random_weights("talk", np.float32, depth=5), batch)
     with pytest.raises(ValueError, match="does not fit"):
         collate_environments(environments, [12], EnvironmentBucket(1, 2, ((1,) * 6,) * DEPTH))
-    with pytest.raises(ValueError, match="does not fit"):
-        collate_environments(environments, [0], EnvironmentBucket(100, 2000, ((1000,) * 6,)))
+    for bucket in (EnvironmentBucket(100, 2000, ((1000,) * 6,)), Bucket(100, 2000, (1000,) * 6)):
+        with pytest.raises(ValueError, match="bucket of another kind"):
+            training_batch(environments, np.array([0]), [bucket])
+    with pytest.raises(ValueError, match="row 15 is not there"):
+        training_batch(environments, np.array([0, 15]), training_buckets(environments, 2))
+    with pytest.raises(ValueError, match="row -1 is not there"):
+        environments.needs([-1])
     with pytest.raises(ValueError, match="depth=-1"):
         distinct_environments(featurize(["C"]), -1)
 
@@ -184,3 +195,20 @@ def test_training_learns_from_them_what_it_learns_from_atoms(variant, members, m
     monkeypatch.setattr(training, "depth_of", lambda model: None)
     for one, other in zip(ours, history(), strict=True):
         np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-3)
+
+
+class PerAtom(NeuralFingerprint):
+    """Looks at the atoms."""
+
+    def __call__(self, batch):
+        atoms = jax.ops.segment_sum(jnp.ones(batch.molecule.shape), batch.molecule, batch.n_molecules)
+        return super().__call__(batch) / jnp.maximum(atoms, 1)[:, None]
+
+
+def test_a_fingerprint_of_ones_own_is_given_the_atoms():
+    model = PropertyModel(depth=2, length=4, hidden=3, rngs=nnx.Rngs(0))
+    model.fingerprint = PerAtom(depth=2, length=4, rngs=nnx.Rngs(1))
+    config = TrainConfig(steps=3, batch_size=4)
+    table = featurize(["C" * k for k in range(1, 9)])
+    history = train(model, table, np.arange(8.0), np.arange(8), config=config).history
+    assert np.isfinite(history[-1]["train_mse"])

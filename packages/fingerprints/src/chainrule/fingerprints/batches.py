@@ -229,7 +229,13 @@ def smallest(buckets: Sequence[AnyBucket], size: AnyBucket) -> AnyBucket:
 
 
 def holds(bucket: AnyBucket, size: AnyBucket) -> bool:
-    """Whether each capacity suffices."""
+    """Whether each capacity suffices.
+
+    Raises:
+        ValueError: they are capacities of different things.
+    """
+    if jax.tree.structure(bucket) != jax.tree.structure(size):
+        raise ValueError(f"{bucket} is a bucket of another kind than {size}; make it for the same table")
     return jax.tree.all(jax.tree.map(lambda have, need: have >= need, bucket, size))
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from chainrule.fingerprints.batches import Arrays, Layer, MoleculeBatch, holds
-from chainrule.fingerprints.features import DEGREES, MAX_DEGREE
+from chainrule.fingerprints.features import ATOM_FEATURES, DEGREES, MAX_DEGREE
 from chainrule.fingerprints.molecules import Molecules
 from chainrule.fingerprints.rows import as_rows, gather_ranges
 
@@ -50,7 +50,7 @@ class EnvironmentBucket(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["atoms", "bonds", "index", "occurrences"],
+    data_fields=["atoms", "bonds", "index", "occurrences", "molecule_mask"],
     meta_fields=["bucket"],
 )
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class EnvironmentBatch:
 
     atoms: Float[Arrays, "lone_atoms atom_features"]  # layer 0: the distinct atoms of the whole table
     bonds: Float[Arrays, "bonds bond_features"]  # the distinct bonds of the whole table; the last is all zero
-    index: Int[Arrays, "environments 11"]  # layer after layer, sorted by degree; rows of the layer before
+    index: Int[Arrays, "environments 11"]  # layer after layer, by degree: rows before, and of `bonds`
     occurrences: Int[Arrays, "occurrences 3"]  # of the last layer's environments
+    molecule_mask: Float[Arrays, " molecules"]  # 1 for a molecule, 0 for padding
     bucket: EnvironmentBucket
 
     @property
@@ -135,7 +136,7 @@ class Environments:
     atoms: Float[np.ndarray, "lone_atoms atom_features"]  # layer 0
     bonds: Float[np.ndarray, "bonds bond_features"]  # the last is all zero
     index: Int[np.ndarray, "environments 11"]  # by number, that of lone atoms zero
-    first: Int[np.ndarray, " layers_times_degrees_plus_1"]  # of each layer after 0 and degree; then, how many
+    first: Int[np.ndarray, " layers_degrees_1"]  # of each layer after 0 and degree; then, how many
     offsets: Int[np.ndarray, " rows_plus_1"]  # occurrences in row i: offsets[i] to [i + 1]
     occurrences: Int[np.ndarray, "occurrences 3"]  # of the last layer's environments; rows of the table
     valid: Bool[np.ndarray, " rows"]
@@ -159,9 +160,9 @@ class Environments:
         counts = np.diff(np.searchsorted(environments, self.first))
         return Occurring(rows, where, environments, np.append(counts, len(where)))
 
-    def needs(self, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " sizes"]:
+    def needs(self, rows: Sequence[int] | np.ndarray) -> Int[np.ndarray, " sizes"]:
         """How many environments of each layer and degree these rows have together; last, occurrences."""
-        return self.occurring(rows).needs
+        return self.occurring(as_rows(rows, len(self))).needs
 
     @cached_property
     def sizes(self) -> Int[np.ndarray, "rows sizes"]:
@@ -201,23 +202,25 @@ def distinct_environments(molecules: Molecules, depth: int) -> Environments:
     along = np.where(used, np.append(bonds, n_bonds)[incident], n_bonds)
     kinds, _ = _kinds(molecules.atoms)
     numbers, lone, _ = _numbered(degrees, kinds, np.zeros((len(degrees), 0), np.int64))
-    index = [np.zeros((len(lone), 1 + 2 * MAX_DEGREE), np.int64)]
-    first = [np.array([len(lone)])]
+    atoms = molecules.atoms[lone] if len(lone) else np.zeros((1, len(ATOM_FEATURES)))  # padding takes it in
+    index = [np.zeros((len(atoms), 1 + 2 * MAX_DEGREE), np.int64)]
+    first = [np.array([len(atoms)])]
+    before = 0  # environments of the layers before this one, from 0 in which `numbers` count
     for _ in range(depth):
         around = np.where(used, numbers[neighbors], 0)
         # A neighbour and the bond to it as one number; what is not used comes last.
         pairs = np.sort(np.where(used, around * n_bonds + along, np.iinfo(np.int64).max), axis=1)
         inner = numbers
-        within, samples, starts = _numbered(degrees, inner, pairs)
-        index.append(np.column_stack([inner[samples], around[samples], along[samples]]))
-        numbers = first[-1][-1] + within
-        first.append(first[-1][-1] + starts[1:])
+        numbers, samples, starts = _numbered(degrees, inner, pairs)
+        index.append(np.column_stack([before + inner[samples], before + around[samples], along[samples]]))
+        before = first[-1][-1]
+        first.append(before + starts[1:])
     owner = np.repeat(np.arange(len(molecules)), molecules.atoms_per_molecule)
     n = int(first[-1][-1]) or 1
-    codes, counts = np.unique(owner * n + numbers, return_counts=True)
+    codes, counts = np.unique(owner * n + before + numbers, return_counts=True)
     row, which = np.divmod(codes, n)
     return Environments(
-        atoms=molecules.atoms[lone].astype(np.float32),
+        atoms=atoms.astype(np.float32),
         bonds=np.pad(molecules.bonds[bond_samples], [(0, 1), (0, 0)]).astype(np.float32),
         index=np.concatenate(index).astype(np.int32),
         first=np.concatenate(first),
@@ -238,7 +241,7 @@ def collate_environments(
         bucket: the shapes to fill up to. Default: exactly what is needed.
 
     Raises:
-        ValueError: the molecules do not fit into the bucket.
+        ValueError: the molecules do not fit into the bucket, or it is not one for so many layers.
 
     Example:
         >>> from flax import nnx
@@ -260,7 +263,7 @@ def filled(
     rows, where, environments, needs = occurring
     size, counts = table.bucket(len(rows), needs), needs[:-1]
     bucket = bucket or size
-    if len(bucket.layers) != table.depth or not holds(bucket, size):
+    if not holds(bucket, size):
         raise ValueError(f"{len(rows)} molecules need {size}, which does not fit into {bucket}")
 
     capacity = np.array(bucket.layers, np.int64).reshape(-1, DEGREES)
@@ -272,9 +275,9 @@ def filled(
     row[: len(table.atoms)] = np.arange(len(table.atoms))
     row[environments] = place - start
     index = np.zeros((per_layer.sum(), 1 + 2 * MAX_DEGREE), np.int32)  # padding takes in whatever comes first
-    own = table.index[environments]
-    own[:, : INCIDENT.start] = row[own[:, : INCIDENT.start]]
-    index[place] = own
+    taken = table.index[environments]
+    taken[:, : INCIDENT.start] = row[taken[:, : INCIDENT.start]]
+    index[place] = taken
 
     n = len(where)
     occurrences = np.zeros((bucket.occurrences, 3), np.int32)
@@ -282,7 +285,8 @@ def filled(
     occurrences[:n] = table.occurrences[where]
     occurrences[:n, WHICH] = row[occurrences[:n, WHICH]]
     occurrences[:n, MOLECULE] = np.repeat(np.arange(len(rows)), np.diff(table.offsets)[rows])
-    return EnvironmentBatch(table.atoms, table.bonds, index, occurrences, bucket)
+    mask = (np.arange(bucket.molecules) < len(rows)).astype(np.float32)
+    return EnvironmentBatch(table.atoms, table.bonds, index, occurrences, mask, bucket)
 
 
 def _kinds(
@@ -315,7 +319,7 @@ def _numbered(
     for degree in range(DEGREES):
         atoms = np.flatnonzero(degrees == degree)
         found = inner[atoms]
-        for column in around[atoms, :degree].T:  # below 2^26 each, of what fits in memory, and a bond
+        for column in around[atoms, :degree].T:  # below 2^26, of what fits in memory, times bonds
             _, found = np.unique(found * (column.max(initial=0) + 1) + column, return_inverse=True)
         _, sample, found = np.unique(found, return_index=True, return_inverse=True)
         numbers[atoms] = first[-1] + found

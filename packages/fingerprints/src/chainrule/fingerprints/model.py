@@ -232,9 +232,14 @@ def is_known(model: nnx.Module) -> TypeGuard[Known]:
 
 
 def depth_of(model: nnx.Module) -> int | None:
-    """How many layers the fingerprint of a `PropertyModel` or an ensemble of them has; None for others."""
+    """How many layers the fingerprint of a `PropertyModel` or an ensemble of them has.
+
+    None for others, and for a fingerprint of a user's own, which may look at the atoms.
+    """
     one = model.stacked if type(model) is Ensemble else model
-    return len(one.fingerprint.weights.convolutions) if type(one) is PropertyModel else None
+    if type(one) is not PropertyModel or type(one.fingerprint) is not NeuralFingerprint:
+        return None
+    return len(one.fingerprint.weights.convolutions)
 
 
 def scale_of(model: nnx.Module) -> Scale:

@@ -80,9 +80,9 @@ class Molecules:
         bonds = np.diff(self.bond_offsets)
         return np.concatenate([cells.reshape(-1, DEGREES), bonds[:, None]], axis=1)
 
-    def needs(self, rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " degrees_plus_1"]:
+    def needs(self, rows: Sequence[int] | np.ndarray) -> Int[np.ndarray, " degrees_plus_1"]:
         """The sizes of these rows together."""
-        return self.sizes[rows].sum(axis=0)
+        return self.sizes[as_rows(rows, len(self))].sum(axis=0)
 
     @cached_property
     def most_bonds(self) -> int:

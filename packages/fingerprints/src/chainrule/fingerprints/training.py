@@ -89,9 +89,10 @@ def train(
 
     Args:
         model: maps a `MoleculeBatch` (or rows of features, if `inputs` is an array) to one number per
-            row, in the units of the targets. It is not changed, and a call must not change it: BatchNorm
-            and Dropout are refused unless switched off by `model.eval()`. One of this package's own
-            takes mean and standard deviation of the training targets; see `warm_start`.
+            row, in the units of the targets; this package's own are given an `EnvironmentBatch`. It is
+            not changed, and a call must not change it: BatchNorm and Dropout are refused unless switched
+            off by `model.eval()`. One of this package's own takes mean and standard deviation of the
+            training targets; see `warm_start`.
         inputs: a table of molecules, or an array of features.
         targets: one number per row of `inputs`, or a column for each target of the model; only the named
             rows are looked at. NaN where a target was not measured, as long as another of the row was.

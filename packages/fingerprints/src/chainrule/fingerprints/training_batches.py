@@ -25,6 +25,7 @@ from chainrule.fingerprints.environments import (
     filled,
 )
 from chainrule.fingerprints.molecules import Molecules
+from chainrule.fingerprints.rows import as_rows
 
 Table = Molecules | Environments
 SAMPLES = 64  # random batches, whose sizes tell the usual one
@@ -46,7 +47,7 @@ def shuffled_rows(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.n
 
 
 def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | EnvironmentBucket, ...]:
-    """Three shapes for random batches of a table: nearly all batches, the unlucky ones, and the worst.
+    """Three shapes for random batches of a table: some four in five batches, the others, and the worst.
 
     The first holds a batch up to 1.5 standard deviations above the mean size, the second up to 5, the
     third the largest `batch_size` rows together: no batch of distinct rows can need a fourth.
@@ -65,8 +66,20 @@ def training_buckets(table: Table, batch_size: int) -> tuple[Bucket | Environmen
 def training_batch(
     table: Table, rows: np.ndarray, buckets: Sequence[Bucket | EnvironmentBucket]
 ) -> MoleculeBatch | EnvironmentBatch:
-    """These rows as a batch in the smallest bucket that holds them."""
-    return training_parts(table, np.asarray(rows)[None], buckets, [0])[0]
+    """These rows as a batch in the smallest bucket that holds them.
+
+    Raises:
+        ValueError: a row that is not there, or buckets of another kind of table.
+
+    Example:
+        >>> from chainrule.fingerprints import distinct_environments, featurize
+        >>> table = distinct_environments(featurize(["CCO", "CC(C)O", "CCCN", "c1ccccc1"]), depth=2)
+        >>> buckets = training_buckets(table, batch_size=2)
+        >>> order = shuffled_rows(np.arange(4), batch_size=2, seed=0)
+        >>> training_batch(table, next(order), buckets).n_molecules
+        2
+    """
+    return training_parts(table, as_rows(rows, len(table))[None], buckets, [0])[0]
 
 
 def training_parts(
@@ -81,7 +94,7 @@ def training_parts(
         bucket = smallest(buckets, _bucket(table, parts.shape[1], needs))
         return [collate(table, parts[part], bucket) for part in wanted]
     occurring = [table.occurring(part) for part in parts]
-    needs = np.max([own.needs for own in occurring], axis=0)
+    needs = np.max([of_part.needs for of_part in occurring], axis=0)
     bucket = smallest(buckets, _bucket(table, parts.shape[1], needs))
     return [filled(table, occurring[part], bucket) for part in wanted]
 
