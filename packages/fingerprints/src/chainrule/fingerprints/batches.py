@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -45,6 +46,11 @@ class Layer(NamedTuple):
     own: Int[Arrays, " rows"] | None  # where the same atom was; None: in the same row
     neighbors: tuple[Int[Arrays, "rows_d degree"], ...]  # for degree 0, 1, ..
     incident: tuple[Int[Arrays, "rows_d degree"], ...]  # likewise: the bonds to these
+
+    @property
+    def ends(self) -> list[int]:
+        """The row after the last of each degree but the highest: where to split the rows."""
+        return list(accumulate(index.shape[0] for index in self.neighbors))[:-1]
 
 
 class MoleculeBatch(NamedTuple):
@@ -249,6 +255,13 @@ def neighbor_sum(layer: Layer, rows: Float[Array, "before features"]) -> Float[A
     return _sum_of(layer.neighbors, rows)
 
 
+def surrounding_sum(layer: Layer, rows: Float[Array, "before features"]) -> Float[Array, "rows features"]:
+    """For every row of a layer the sum of its atom's row and its neighbours': v_a of the talk's variant."""
+    own = np.arange(rows.shape[0]) if layer.own is None else layer.own
+    per_degree = zip(jnp.split(own, layer.ends), layer.neighbors, strict=True)
+    return _sum_of([jnp.concatenate([own[:, None], around], axis=1) for own, around in per_degree], rows)
+
+
 def incident_sum(
     layer: Layer, bonds: Float[Array, "bonds bond_features"]
 ) -> Float[Array, "rows bond_features"]:
@@ -260,7 +273,7 @@ def _sum_of(
     index: Sequence[Int[Arrays, "_ _"]], of: Float[Array, "before features"]
 ) -> Float[Array, "rows features"]:
     """All at once; a sum for each degree by itself has a derivative that takes twice as long."""
-    counts = np.repeat(np.arange(len(index)), [own.shape[0] for own in index])
+    counts = np.repeat([own.shape[1] for own in index], [own.shape[0] for own in index])
     into = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     terms = of[jnp.concatenate([own.ravel() for own in index])]
     return jax.ops.segment_sum(terms, into, num_segments=len(counts), indices_are_sorted=True)

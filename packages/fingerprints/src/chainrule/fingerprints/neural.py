@@ -45,6 +45,7 @@ from chainrule.fingerprints.batches import (
     incident_sum,
     neighbor_sum,
     own_rows,
+    surrounding_sum,
 )
 from chainrule.fingerprints.environments import Batch
 from chainrule.fingerprints.features import ATOM_FEATURES, BOND_FEATURES, DEGREES
@@ -187,16 +188,19 @@ def convolve(
 ) -> Float[Array, "atoms features"]:
     """Lines 7 to 9 of Algorithm 2: every atom takes in its neighbours."""
     self_kernel, degree_kernels, bias = convolution
-    own, around = own_rows(layer, atoms), neighbor_sum(layer, atoms)
-    if self_kernel is None:
-        around = own + around
-    inputs = jnp.concatenate([around, incident_sum(layer, bonds)], axis=1)
-    ends = list(accumulate(index.shape[0] for index in layer.neighbors))  # atoms are sorted by degree
-    # Split, not sliced, of which the derivative would be a sum of arrays that are mostly zero.
-    per_degree = zip(jnp.split(inputs, ends[:-1]), jnp.split(degree_kernels, DEGREES), strict=True)
-    summed = jnp.concatenate([rows @ kernel[0] for rows, kernel in per_degree]) + bias[None]
+    around = (surrounding_sum if self_kernel is None else neighbor_sum)(layer, atoms)
+    # Split by degree, as rows are sorted, not sliced, of which the derivative would be a sum of arrays that
+    # are mostly zero; and joined with the bonds when split, which spares a derivative of the whole.
+    per_degree = zip(
+        jnp.split(around, layer.ends),
+        jnp.split(incident_sum(layer, bonds), layer.ends),
+        jnp.split(degree_kernels, DEGREES),
+        strict=True,
+    )
+    products = [jnp.concatenate([sums, bonds], axis=1) @ kernel[0] for sums, bonds, kernel in per_degree]
+    summed = jnp.concatenate(products) + bias[None]
     if self_kernel is not None:
-        summed = summed + own @ self_kernel
+        summed = summed + own_rows(layer, atoms) @ self_kernel
     return activation(summed)
 
 
