@@ -216,7 +216,7 @@ def distinct_environments(molecules: Molecules, depth: int) -> Environments:
         before = first[-1][-1]
         first.append(before + starts[1:])
     owner = np.repeat(np.arange(len(molecules)), molecules.atoms_per_molecule)
-    n = int(first[-1][-1]) or 1
+    n = int(first[-1][-1])
     codes, counts = np.unique(owner * n + before + numbers, return_counts=True)
     row, which = np.divmod(codes, n)
     return Environments(
